@@ -1,0 +1,43 @@
+"""The one check of what a run asks for against what a backend declares; every backend calls it first in `compile`."""
+
+from typing import TYPE_CHECKING, FrozenSet
+
+from snn_core.errors import Unsupported
+
+if TYPE_CHECKING:
+    from snn_core.backend import Backend
+    from snn_core.optimizers import Optimizer
+    from snn_core.specs import BatchSpec, TrainSpec
+    from snn_core.step import Step
+
+__all__ = ["require_declared"]
+
+
+def require_declared(
+    backend: "Backend", step: "Step", optimizer: "Optimizer", batch: "BatchSpec", train: "TrainSpec"
+) -> None:
+    """Raise Unsupported, naming the feature and the remedy, for the first thing asked for that `backend` does not declare."""
+    has = backend.capabilities
+
+    def one_of(what: str, got: str, allowed: "FrozenSet[str]") -> None:
+        if got not in allowed:
+            raise Unsupported(f"backend {backend.name!r} has no {what} {got!r}; it has {', '.join(sorted(allowed))}")
+
+    def declared(asked: bool, name: str, feature: str, remedy: str) -> None:
+        if asked and not getattr(has, name):
+            raise Unsupported(f"backend {backend.name!r} does not support {feature}; {remedy}")
+
+    one_of("optimizer", optimizer.name, has.optimizers)
+    one_of("precision", train.precision, has.precisions)
+    dtypes = {str(t.dtype).replace("torch.", "") for t in step.model.parameters()} | {batch.x.dtype}
+    for dtype in sorted(d for d in dtypes if d.startswith(("float", "bfloat"))):
+        one_of("dtype", dtype, has.dtypes)
+    declared(step.recurrence, "recurrence", "weights inside the time loop", "use a network without recurrent layers")
+    declared(step.random, "random", "random draws inside the step", "remove dropout and random encoders")
+    declared(train.chunk is not None, "carried_state", "truncated back-propagation", "leave chunk unset")
+    declared(not train.drop_last, "ragged_batches", "a short last batch in training", "set drop_last=True")
+    declared(train.accumulation > 1, "accumulation", "gradient accumulation", "set accumulation=1")
+    clips = train.clip_norm is not None or train.clip_value is not None
+    declared(clips, "clipping", "gradient clipping", "leave clip_norm and clip_value unset")
+    declared(train.steps_per_call > 1, "steps_per_call", "several optimiser steps in a call", "set steps_per_call=1")
+    declared(train.deterministic, "deterministic", "deterministic training", "set deterministic=False")

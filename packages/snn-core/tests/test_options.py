@@ -1,0 +1,96 @@
+"""Mappings become option dataclasses: what fits is kept exactly, what does not is named."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Literal, Optional, Tuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snn_core.errors import ConfigError
+from snn_core.options import from_mapping
+
+
+@dataclass(frozen=True)
+class Options:
+    threads: int = 1
+    scale: float = 1.0
+    fast: bool = False
+    label: str = ""
+    seed: Optional[int] = None
+    betas: Tuple[float, float] = (0.9, 0.999)
+    mode: Literal["graph", "eager"] = "graph"
+    cache: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}; it must be 1 or more")
+        if self.label == "forbidden":
+            raise ValueError("not this label")
+
+
+VALUES: Dict[str, Any] = {
+    "threads": st.integers(1, 1000),
+    "scale": st.floats(allow_nan=False),
+    "fast": st.booleans(),
+    "label": st.text(max_size=5),
+    "seed": st.one_of(st.none(), st.integers(-5, 5)),
+    "betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    "mode": st.sampled_from(["graph", "eager"]),
+}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.fixed_dictionaries({}, optional=VALUES))
+def test_plain_values_are_kept_and_the_rest_has_its_defaults(values: Dict[str, Any]) -> None:
+    made = from_mapping(Options, values, "backend 'x'")
+    assert dataclasses.asdict(made) == {**dataclasses.asdict(Options()), **values}
+
+
+def test_a_list_fits_a_tuple_an_integer_a_float_and_a_text_a_path() -> None:
+    made = from_mapping(Options, {"betas": [0, 0.5], "scale": 2, "cache": "/tmp/x"}, "backend 'x'")
+    assert made == Options(betas=(0.0, 0.5), scale=2.0, cache=Path("/tmp/x"))
+    assert type(made.scale) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"thread": 1}, r"backend 'x' has no option 'thread' \(did you mean 'threads'\?\); it has betas, cache, fast"),
+        ({"threads": "4"}, r"backend 'x': threads is '4'; it must be a valid integer"),
+        ({"threads": True}, r"threads is True; it must be a valid integer"),
+        ({"threads": 1.5}, r"threads is 1.5; it must be a valid integer"),
+        ({"threads": None}, r"threads is None; it must be a valid integer"),
+        ({"fast": 1}, r"fast is 1; it must be a valid boolean"),
+        ({"label": 3}, r"label is 3; it must be a valid string"),
+        ({"mode": "fast"}, r"mode is 'fast'; it must be 'graph' or 'eager'"),
+        ({"betas": [0.1, "x"]}, r"betas is \[0.1, 'x'\]; at \[1\] it must be a valid number"),
+        ({"scale": object}, r"scale is <class 'object'>; it must be a float"),
+        ({"threads": 0}, r"backend 'x': threads is 0; it must be 1 or more"),
+        ({"label": "forbidden"}, r"backend 'x' refuses \{'label': 'forbidden'\}: not this label"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_is_allowed(values: Dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(Options, values, "backend 'x'")
+
+
+def test_an_option_without_a_default_must_be_given() -> None:
+    @dataclass(frozen=True)
+    class Strict:
+        device: str
+        threads: int = 1
+
+    with pytest.raises(ConfigError, match="backend 'x' needs a value for device; got threads"):
+        from_mapping(Strict, {"threads": 2}, "backend 'x'")
+
+
+def test_options_that_do_not_exist_are_refused_by_a_backend_without_any() -> None:
+    @dataclass(frozen=True)
+    class Empty:
+        pass
+
+    with pytest.raises(ConfigError, match="backend 'x' has no option 'threads'; it has no options"):
+        from_mapping(Empty, {"threads": 2}, "backend 'x'")
