@@ -1,6 +1,8 @@
-"""Every hook, in one place. A plugin is any object or module with functions of these names marked by `snn_core.hookimpl`.
+"""Every hook, in one place. A plugin is any object or module with functions of these names marked by
+`snn_core.hookimpl`.
 
-Installed plugins are found through entry points of group "snn.plugins"; `Trainer(callbacks=[...])` adds objects to one run.
+Installed plugins are found through entry points of group "snn.plugins"; `Trainer(callbacks=[...])` adds objects to
+one run.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping
@@ -25,7 +27,9 @@ def snn_register_terms() -> "Mapping[str, Callable[..., Any]]":
 
 @hookspec
 def snn_run_start(run: "Run") -> None:
-    """A run is about to take its first step, fresh or resumed; `run.folder`, `run.model` and `run.settings` are ready."""
+    """A run is about to take its first step, fresh or resumed; `run.folder`, `run.model` and `run.settings` are
+    ready.
+    """
 
 
 @hookspec
