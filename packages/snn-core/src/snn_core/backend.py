@@ -19,7 +19,9 @@ API_VERSION = 1
 
 @dataclass(frozen=True)
 class Health:
-    """What a probe found. `status`: "ready" or "unavailable"; `detail`: the device, or why there is none; `remedy`: what to do."""
+    """What a probe found. `status`: "ready" or "unavailable"; `detail`: the device, or why there is none; `remedy`:
+    what to do.
+    """
 
     status: str
     detail: str = ""
@@ -40,7 +42,8 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Operations and features that a backend declares; declared means the conformance kit demands it, undeclared means `Unsupported`.
+    """Operations and features that a backend declares; declared means the conformance kit demands it, undeclared
+    means `Unsupported`.
 
     dtypes: of inputs and weights ("float32", "float64").       precisions: of `TrainSpec.precision`.
     optimizers: names of `snn_core.optimizers`.                 recurrence: a weight inside the time loop.
@@ -68,7 +71,7 @@ class Capabilities:
 
 @dataclass
 class Report:
-    """What one call of a program left on the device; nothing is copied to the host before `values()`.
+    """What one call of a program left on the device; it stays as it is through later calls.
 
     Tensors are 0-d unless said otherwise. `objective` is what was minimised: `loss` plus the terms' penalties.
     `weight` is the loss's denominator and `samples` the number of valid samples, so that reports combine exactly.
@@ -94,10 +97,12 @@ class Program(ABC):
     def loader(
         self, dataset: Any, order: Sequence[int], *, training: bool, start: int = 0, seed: int = 0
     ) -> Iterator[Any]:
-        """Yield this device's batches of `dataset[i] for i in order`, from batch `start` on. Raises DataError for unfit samples.
+        """Yield this device's batches of `dataset[i] for i in order`, from batch `start` on. Raises DataError for
+        unfit samples.
 
         In training each batch feeds one `train_step` (all its micro-batches); in evaluation every sample appears once.
-        `seed` fixes what the dataset draws at random for a batch, whatever the worker and wherever the epoch was resumed.
+        `seed` fixes what the dataset draws at random for a batch, whatever the worker and wherever the epoch was
+        resumed.
         """
 
     @abstractmethod
@@ -122,7 +127,9 @@ class Program(ABC):
 
     @abstractmethod
     def state_dict(self) -> Dict[str, Any]:
-        """Everything that resuming needs: {"model": …, "optimizer": …, "rng": …, "controls": …}, tensors and plain values."""
+        """Everything that resuming needs: {"model": …, "optimizer": …, "rng": …, "controls": …}, tensors and plain
+        values.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """Reading a dataset in a given order, in batches, with every sample checked before it goes to a device."""
 
+import contextlib
 import random
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from snn_core.data.checks import read_batch
 from snn_core.errors import DataError
@@ -17,10 +18,10 @@ __all__ = ["BatchReader"]
 Batch = Tuple[Tensor, Tensor]
 
 
-class BatchReader(Dataset):  # type: ignore[misc]
+class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
     """Batches `(x [B, ...], target [B, ...])` of a map-style dataset, checked against a spec.
 
-    check_target: called with each batch's target; raises DataError.   seed: fixes the draws of a worker for each batch.
+    check_target: called with each batch's target; raises DataError.   seed: fixes what the dataset draws for each batch.
     """
 
     def __init__(self, dataset: Any, spec: BatchSpec, check_target: Callable[[Tensor], None], seed: int) -> None:
@@ -28,10 +29,9 @@ class BatchReader(Dataset):  # type: ignore[misc]
 
     def __getitem__(self, item: Tuple[int, Sequence[int]]) -> Batch:
         position, indices = item
-        if get_worker_info() is not None:
-            # by position, not by worker: a resumed epoch hands its batches to other workers
-            _seed_everything(self._seed + position)
-        x, target = read_batch(self._dataset, indices, self._spec)
+        # by position, not by worker: a resumed epoch hands its batches to other workers, or to this process
+        with _draws(self._seed + position):
+            x, target = read_batch(self._dataset, indices, self._spec)
         self._check_targets(target, indices)
         return x, target
 
@@ -46,18 +46,27 @@ class BatchReader(Dataset):  # type: ignore[misc]
                     raise DataError(f"sample {index}: {exc}") from exc
             raise
 
-    def batches(
-        self, order: Sequence[int], size: int, drop_last: bool, start: int, workers: int
-    ) -> Iterator[Batch]:
+    def batches(self, order: Sequence[int], size: int, drop_last: bool, start: int, workers: int) -> Iterator[Batch]:
         """Yield the batches of `order`, from batch `start` on."""
         end = len(order) - len(order) % size if drop_last else len(order)
-        plan: List[Tuple[int, Sequence[int]]] = [(i // size, order[i : min(i + size, end)]) for i in range(0, end, size)]
+        plan: List[Tuple[int, Sequence[int]]] = [
+            (i // size, order[i : min(i + size, end)]) for i in range(0, end, size)
+        ]
         # the loader draws a base seed even where no worker uses it: not from the global stream
         generator = torch.Generator().manual_seed(self._seed)
         return iter(DataLoader(self, sampler=plan[start:], batch_size=None, num_workers=workers, generator=generator))
 
 
-def _seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
+@contextlib.contextmanager
+def _draws(seed: int) -> Iterator[None]:
+    """Let torch (CPU), random and NumPy draw from `seed` inside the block, and from their own streams again after."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])

@@ -16,7 +16,9 @@ __all__ = ["require_declared"]
 def require_declared(
     backend: "Backend", step: "Step", optimizer: "Optimizer", batch: "BatchSpec", train: "TrainSpec"
 ) -> None:
-    """Raise Unsupported, naming the feature and the remedy, for the first thing asked for that `backend` does not declare."""
+    """Raise Unsupported, naming the feature and the remedy, for the first thing asked for that `backend` does not
+    declare.
+    """
     has = backend.capabilities
 
     def one_of(what: str, got: str, allowed: "FrozenSet[str]") -> None:

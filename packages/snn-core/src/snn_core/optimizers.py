@@ -15,7 +15,9 @@ def _require(ok: bool, what: str, got: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What every optimiser has. `lr` is the learning rate before any schedule, `weight_decay` the L2 or decoupled decay."""
+    """What every optimiser has. `lr` is the learning rate before any schedule, `weight_decay` the L2 or decoupled
+    decay.
+    """
 
     lr: float = 1e-3
     weight_decay: float = 0.0

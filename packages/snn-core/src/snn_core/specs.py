@@ -1,6 +1,8 @@
-"""What a backend must know at compile time: the batch's shapes and the training options that a device may have to fix."""
+"""What a backend must know at compile time: the batch's shapes and the training options that a device may have to
+fix.
+"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from snn_core.errors import ConfigError
@@ -22,14 +24,16 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         if self.time_axis not in (None, 1):
-            raise ConfigError(f"time_axis is {self.time_axis!r}; it must be None (no time) or 1 (batch first, then time)")
+            raise ConfigError(
+                f"time_axis is {self.time_axis!r}; it must be None (no time) or 1 (batch, then time)"
+            )
         if self.time_axis == 1 and not self.shape:
             raise ConfigError("a tensor with a time axis needs samples of rank 1 or more; got scalars")
 
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The batch that a program is compiled for: `size` samples in each micro-batch, `x` and `target` for each sample."""
+    """The batch that a program is compiled for: `size` samples in each micro-batch; `x` and `target` of one sample."""
 
     size: int
     x: TensorSpec
@@ -62,7 +66,6 @@ class TrainSpec:
     drop_last: bool = True
     deterministic: bool = False
     seed: int = 0
-    controls: Tuple[Tuple[str, float], ...] = field(default=())
 
     def __post_init__(self) -> None:
         for name in ("accumulation", "steps_per_call"):

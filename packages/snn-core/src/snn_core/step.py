@@ -1,0 +1,222 @@
+"""One training step as one pure module: the model, the loss and the terms, composed so that a backend can compile the
+whole.
+"""
+
+import contextlib
+import copy
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from snn_core.containers import Sequential, refuse_misread_time
+from snn_core.encoders import Encoder
+from snn_core.errors import ConfigError, ShapeError, SnnError
+from snn_core.losses import Loss, as_loss
+from snn_core.neurons.base import Temporal
+from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
+from snn_core.specs import BatchSpec, TensorSpec
+from snn_core.terms import BoundTerm, Recorded, Term
+
+__all__ = ["Step", "StepOutput"]
+
+
+class StepOutput(NamedTuple):
+    """What one step returns; tensors are 0-d unless said otherwise.
+
+    objective: loss plus penalties.    loss: the loss's weighted mean.    weight: its denominator.    samples: valid
+    ones.
+    correct: how many of them were classified rightly, or None.          output: the model's, `[T, B, ...]`.
+    measures, penalties: one for each term, in the order of `Step.term_names`.
+    states: the last state of each call of each temporal layer, for truncated back-propagation.
+    """
+
+    objective: Tensor
+    loss: Tensor
+    weight: Tensor
+    samples: Tensor
+    correct: Optional[Tensor]
+    output: Tensor
+    measures: Tuple[Tensor, ...]
+    penalties: Tuple[Tensor, ...]
+    states: CarriedStates
+
+
+class Step(nn.Module):
+    """`Step(x, target, controls) -> StepOutput`: what a backend compiles. It works on a copy; `source` is the user's
+    model.
+
+    model: any module that maps `[B, ...]` (with an encoder in it) or `[T, B, ...]` to `[T, B, ...]`.
+    loss: a `Loss`, or a function of output and target that returns one value for each sample.
+    Raises ConfigError for terms of one name, or layers that would misread the time axis.
+    """
+
+    def __init__(self, model: nn.Module, loss: Any, terms: Sequence[Term] = ()) -> None:
+        super().__init__()
+        refuse_misread_time(model)
+        self.source: Optional[nn.Module] = None
+        self.model = copy.deepcopy(model)
+        self.loss: Loss = as_loss(loss)
+        self.term_names = tuple(term.name for term in terms)
+        doubled = {name for name in self.term_names if self.term_names.count(name) > 1}
+        if doubled:
+            raise ConfigError(f"two terms are named {sorted(doubled)[0]!r}; give each term of a run a name of its own")
+        self.controls: Dict[str, float] = {f"{t.name}.{key}": v for t in terms for key, v in t.controls.items()}
+        self.terms: List[BoundTerm] = [term.bind(self.model) for term in terms]
+        self._term_traces = tuple(dict.fromkeys(name for term in terms for name in term.traces))
+        self.recorder = self._listen(layers=any(term.layers for term in terms))
+        object.__setattr__(self, "source", model)  # not a child: the user's model is no part of the step
+
+    def _listen(self, layers: bool) -> Recorder:
+        wanted = tuple(dict.fromkeys((*self.loss.needs, *self._term_traces)))
+        temporal = {
+            name: tuple(state for state in wanted if state in module.states)
+            for name, module in self.model.named_modules()
+            if isinstance(module, Temporal)
+        }
+        weighted = [n for n, m in self.model.named_modules() if layers and isinstance(m, WEIGHT_LAYERS)]
+        recorder = Recorder(temporal, weighted)
+        for name, module in self.model.named_modules():
+            if name in recorder.neurons:
+                module.tap = recorder.neurons[name]
+            elif isinstance(module, Sequential):
+                module.clock = recorder.clock
+            if name in recorder.layers:
+                module.register_forward_pre_hook(recorder.layers[name])
+        return recorder
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # copies (deepcopy, pickle, poptorch's copy.copy) are compiled or sent away: they must not carry the user's
+        # model
+        return {**self.__dict__, "source": None}
+
+    @property
+    def recurrence(self) -> bool:
+        """Whether a weight stands inside the time loop of some layer."""
+        return any(isinstance(m, Temporal) and m.recurrence for m in self.model.modules())
+
+    @property
+    def random(self) -> bool:
+        """Whether the step draws random numbers in training: dropout, or a random encoder."""
+        dropouts = (nn.modules.dropout._DropoutNd, nn.RReLU)
+        return any(isinstance(m, dropouts) or (isinstance(m, Encoder) and m.random) for m in self.model.modules())
+
+    def forward(
+        self,
+        x: Tensor,
+        target: Tensor,
+        controls: Mapping[str, Tensor],
+        valid: Optional[Tensor] = None,
+        states: CarriedStates = (),
+    ) -> StepOutput:
+        """One forward. x: `[B, ...]` or `[T, B, ...]`; target: `[B, ...]`; valid: `[B]` of 0 and 1, None for all.
+
+        states: of an earlier step, detached, to go on from; empty is rest.
+        """
+        self.recorder.begin(states)
+        output = self.model(x)
+        traces = self._loss_traces()
+        recorded = Recorded(
+            output,
+            {name: tuple(tap.calls) for name, tap in self.recorder.neurons.items()},
+            {name: tuple(tap.calls) for name, tap in self.recorder.layers.items()},
+        )
+        finals = self.recorder.states()
+        self.recorder.end()
+        loss, weight = self.loss.reduce(output, target, traces, valid)
+        measures = tuple(term.measure(recorded, valid) for term in self.terms)
+        penalties = tuple(
+            term.penalty(measure, _controls_of(name, controls))
+            for name, term, measure in zip(self.term_names, self.terms, measures)
+        )
+        objective = loss
+        for penalty in penalties:
+            objective = objective + penalty
+        correct = self.loss.correct(output, target, traces)
+        if correct is not None:
+            correct = (correct if valid is None else correct * valid).sum()
+        samples = torch.full_like(weight, output.shape[1]) if valid is None else valid.sum()
+        return StepOutput(objective, loss, weight, samples, correct, output, measures, penalties, finals)
+
+    def _loss_traces(self) -> Dict[str, Tensor]:
+        if not self.loss.needs:
+            return {}
+        traces = self.recorder.readout_traces()
+        missing = [name for name in self.loss.needs if name not in traces]
+        if missing:
+            last = self.recorder.readout
+            raise ConfigError(
+                f"the loss {type(self.loss).__name__} needs {', '.join(map(repr, missing))} of the "
+                "model's last neuron; "
+                + (f"layer {last!r} has no such state" if last is not None else "no neuron ran over the sequence")
+                + ": end the network with a neuron that has it, such as snn.LIF or snn.LI"
+            )
+        return {name: traces[name] for name in self.loss.needs}
+
+    def validate(self, batch: BatchSpec, chunk: Optional[int] = None) -> Tuple[int, ...]:
+        """Run once on zeros, without touching weights or random state; return the output's shape for `batch.size`
+        samples.
+
+        chunk: `TrainSpec.chunk`. Raises ShapeError, ConfigError or DataError for what would fail, or be silently
+        wrong, on the
+        device.
+        """
+        if chunk is not None:
+            self._require_chunkable(batch, chunk)
+        x, target = _zeros(batch.x, 2), _zeros(batch.target, 2)
+        controls = {name: torch.tensor(value) for name, value in self.controls.items()}
+        probe = copy.deepcopy(self).eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with _explained(
+                f"the model cannot take a batch of shape {tuple(x.shape)} ({batch.x.dtype})", "its first layer"
+            ):
+                shape = tuple(probe.model(x).shape)
+            if len(shape) < 2 or shape[1] != 2:
+                raise ShapeError(
+                    f"for a batch of 2 the model returned shape {shape}; it must return [T, B, ...] with time first"
+                )
+            self.loss.check_target(target, shape)
+            with _explained(f"the loss or a term cannot take an output of shape {shape}", "the target's"):
+                probe(x, target, controls)
+        silent = [name for name, tap in probe.recorder.layers.items() if not tap.fired]
+        if silent:
+            raise ConfigError(
+                f"weight layer {silent[0]!r} never ran as a module (its weights are used some other "
+                "way), so no term can "
+                "count it; call the layer itself in the model's forward"
+            )
+        self.recorder.narrow(probe.recorder.readout, self.loss.needs, self._term_traces)
+        return (shape[0], batch.size, *shape[2:])
+
+    def _require_chunkable(self, batch: BatchSpec, chunk: int) -> None:
+        if batch.x.time_axis is None:
+            raise ConfigError(
+                f"chunk is {chunk}, but x has no time axis to be cut; give x as [B, T, ...] with "
+                "time_axis=1, or leave chunk unset"
+            )
+        for name, module in self.model.named_modules():
+            if isinstance(module, Temporal) and not module.chunkable:
+                raise ConfigError(
+                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise "
+                    "that a sequence in pieces "
+                    "equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its state on"
+                )
+
+
+@contextlib.contextmanager
+def _explained(what: str, compare: str) -> Iterator[None]:
+    try:
+        yield
+    except SnnError:
+        raise
+    except RuntimeError as exc:
+        raise ShapeError(f"{what}: {exc}; compare it with the size of {compare}") from exc
+
+
+def _controls_of(name: str, controls: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    return {key[len(name) + 1 :]: value for key, value in controls.items() if key.startswith(name + ".")}
+
+
+def _zeros(spec: TensorSpec, size: int) -> Tensor:
+    zeros = torch.zeros((size, *spec.shape), dtype=getattr(torch, spec.dtype))
+    return zeros if spec.time_axis is None else zeros.transpose(0, 1)

@@ -1,0 +1,63 @@
+"""Terms: what is measured inside the compiled step beside the loss, and what it costs."""
+
+from abc import ABC, abstractmethod
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from torch import Tensor, nn
+
+from snn_core.recording import LayerCall, NeuronCall
+
+__all__ = ["BoundTerm", "Recorded", "Term"]
+
+
+class Recorded(NamedTuple):
+    """What one forward left for the terms: the model's output, and by module name every call of the layers that terms
+    asked for.
+    """
+
+    output: Tensor
+    neurons: Mapping[str, Sequence[NeuronCall]]
+    layers: Mapping[str, Sequence[LayerCall]]
+
+
+class BoundTerm(ABC):
+    """A term made ready for one model: two pure, picklable tensor functions, no `.item()`, no branch on values."""
+
+    @abstractmethod
+    def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
+        """The mean over the batch's valid samples of what the term measures, 0-d. valid: `[B]` of 0 and 1, or None
+        for all.
+        """
+
+    @abstractmethod
+    def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
+        """What the measure adds to the objective, 0-d. controls: the term's own, by their short names, 0-d tensors."""
+
+
+class Term(ABC):
+    """A named measure with a penalty. `name` is unique in a run; values of `controls` can be changed while it goes
+    on.
+    """
+
+    name: str
+
+    @property
+    def controls(self) -> Dict[str, float]:
+        """Multipliers, budgets and the like with their first values; inputs of the compiled step, never constants in
+        it.
+        """
+        return {}
+
+    @property
+    def traces(self) -> Tuple[str, ...]:
+        """Names of the neuron states to record over time, of every layer that has them."""
+        return ()
+
+    @property
+    def layers(self) -> bool:
+        """Whether the inputs of the weight layers are to be recorded."""
+        return False
+
+    @abstractmethod
+    def bind(self, model: nn.Module) -> BoundTerm:
+        """Make the term ready for `model`, on the host before compile. Raises ConfigError where it cannot apply."""
