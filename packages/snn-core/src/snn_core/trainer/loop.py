@@ -1,0 +1,96 @@
+"""The training loop: epochs of steps, each followed by its validation, with the hooks between them."""
+
+import hashlib
+from typing import Any, Dict, Iterator, List, Optional
+
+import torch
+
+from snn_core.trainer.evaluation import evaluate
+from snn_core.trainer.run import Run
+from snn_core.trainer.signals import Interrupted, Interrupts
+
+__all__ = ["epoch_order", "train"]
+
+
+def epoch_order(seed: int, epoch: int, samples: int) -> List[int]:
+    """The order of an epoch's samples, a function of its arguments alone."""
+    generator = torch.Generator().manual_seed(_derived_seed(seed, epoch, "order"))
+    return torch.randperm(samples, generator=generator).tolist()
+
+
+def train(run: Run, interrupts: Interrupts) -> None:
+    """Train from where `run` stands to its end. Raises Interrupted between two steps when a signal asks for it."""
+    while len(run.history) < run.plan.epochs and run.stopped is None:
+        _train_epoch(run, interrupts)
+        _end_epoch(run, interrupts)
+
+
+def _train_epoch(run: Run, interrupts: Interrupts) -> None:
+    settings = run.settings
+    run.epoch = len(run.history) + 1
+    current: Optional[float] = None  # what the program has now is not known: it may have been resumed
+    for batch in _batches(run, interrupts):
+        run.lr = run.plan.lr(run.step)
+        if run.lr != current:
+            run.program.set_lr(run.lr)
+            current = run.lr
+        report = run.program.train_step(batch)
+        before = run.step
+        run.step += report.optimizer_steps
+        run.batch += 1
+        run.sums.add(report, run.step)
+        if _passed(before, run.step, settings.log_every):
+            metrics: Dict[str, float] = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **run.sums.last()}
+            run.hooks.hook.snn_step_end(run=run, report=report, metrics=metrics)
+        if settings.checkpoint_every is not None and _passed(before, run.step, settings.checkpoint_every):
+            run.hooks.hook.snn_checkpoint(run=run)
+        interrupts.check()
+
+
+def _passed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]: a call of the device may take several steps."""
+    return before // every != after // every
+
+
+def _batches(run: Run, interrupts: Interrupts) -> Iterator[Any]:
+    """The batches that are left of this epoch."""
+    plan = run.plan
+    loader = run.program.loader(
+        plan.train,
+        epoch_order(plan.settings.seed, run.epoch, len(plan.train)),
+        training=True,
+        start=run.batch,
+        seed=_derived_seed(plan.settings.seed, run.epoch, "samples"),
+    )
+    while True:
+        try:
+            batch = next(loader)
+        except StopIteration:
+            return
+        except Exception as exc:
+            # a reading process may have died of the very signal that this one is about to obey
+            if interrupts.requested is not None:
+                raise Interrupted from exc
+            raise
+        yield batch
+
+
+def _end_epoch(run: Run, interrupts: Interrupts) -> None:
+    metrics: Dict[str, float] = {"epoch": run.epoch, "step": run.step, "lr": run.lr}
+    metrics.update({f"train_{name}": value for name, value in run.sums.metrics().items()})
+    if run.val is not None:
+        where = f"batch {{}} of the validation after epoch {run.epoch}"
+        values = evaluate(run.program, run.val, run.plan.term_names, where, interrupts.check)
+        metrics.update({f"val_{name}": value for name, value in values.items()})
+    metrics["seconds"] = run.seconds
+    run.sync()
+    run.history.append(metrics)
+    run.hooks.hook.snn_epoch_end(run=run, metrics=metrics)
+    run.begin_epoch()
+    run.hooks.hook.snn_checkpoint(run=run)
+
+
+def _derived_seed(seed: int, epoch: int, purpose: str) -> int:
+    # hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0
+    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")

@@ -1,0 +1,262 @@
+"""The trainer: it plans a run, hands the step to a backend, and lets the hooks do the rest."""
+
+import contextlib
+import os
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+import pluggy
+from torch import Tensor, nn
+
+from snn_core import registry
+from snn_core._check import is_count
+from snn_core.backend import Backend, Program
+from snn_core.data.checks import sample_spec
+from snn_core.errors import ConfigError, DataError, RunFolderError, TrainingInterrupted
+from snn_core.losses import as_loss
+from snn_core.optimizers import Adam, Optimizer
+from snn_core.options import from_mapping
+from snn_core.plugins import plugin_manager
+from snn_core.schedules import Schedule
+from snn_core.specs import BatchSpec
+from snn_core.step import Step
+from snn_core.terms import Term
+from snn_core.trainer import evaluation, loop
+from snn_core.trainer.checkpointing import Checkpoints, read_checkpoint
+from snn_core.trainer.folder import PathLike, RunFolder
+from snn_core.trainer.logs import JsonLog, NumbersOnly
+from snn_core.trainer.plots import Plots
+from snn_core.trainer.progress import ProgressBar
+from snn_core.trainer.run import Plan, Run, RunResult
+from snn_core.trainer.settings import Settings
+from snn_core.trainer.signals import Interrupted, Interrupts
+
+__all__ = ["Trainer"]
+
+_ADAM = Adam()
+_OURS = ("accuracy", "epoch", "loss", "lr", "seconds", "step")
+
+
+class _Device(NamedTuple):
+    """A backend, what its probe found, and why it was taken."""
+
+    backend: Backend
+    detail: str
+    reason: str
+
+
+class Trainer:
+    """Trains one model with one loss on one device, and evaluates it there.
+
+    model: maps `[B, ...]` (with an encoder in it) or `[T, B, ...]` to `[T, B, ...]`.
+    loss: a loss such as `CountCrossEntropy()`, or a function (output, target) -> `[B]`.
+    backend: a name, "auto" for the best ready one, or a Backend object with options of its own.
+    terms: what is measured and penalised beside the loss.   schedule: of the learning rate; None keeps it.
+    callbacks: objects with hooks, called in this order, before the trainer's own (log, checkpoints, progress, plots).
+    settings: the fields of `Settings` by keyword: seed, batch_size, accumulation, clip_norm, chunk, folder, …
+    Raises ConfigError for a setting that is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: Any,
+        optimizer: Optimizer = _ADAM,
+        backend: Union[str, Backend] = "auto",
+        terms: Iterable[Term] = (),
+        schedule: Optional[Schedule] = None,
+        callbacks: Iterable[object] = (),
+        **settings: Any,
+    ) -> None:
+        if settings.get("folder") is not None:
+            settings["folder"] = os.fspath(settings["folder"])
+        self.model = model
+        self.loss = as_loss(loss)
+        self.optimizer = _of_kind("optimizer", optimizer, Optimizer, "snn.Adam(lr=1e-3)")
+        self.schedule = (
+            None if schedule is None else _of_kind("schedule", schedule, Schedule, "snn.CosineDecay(), or None")
+        )
+        self.terms: Tuple[Term, ...] = tuple(terms)
+        self.callbacks: Tuple[object, ...] = tuple(callbacks)
+        self.settings = from_mapping(Settings, settings, "Trainer")
+        self._asked: Union[str, Backend] = _of_kind(
+            "backend", backend, (str, Backend), "'auto', a name or a Backend object"
+        )
+        self._device: Optional[_Device] = None
+        for term in self.terms:
+            if term.name in _OURS:
+                raise ConfigError(
+                    f"a term is named {term.name!r}, which the trainer's metrics use; give it another name"
+                )
+
+    def fit(self, train: Any, val: Any = None, *, epochs: int, resume: Optional[PathLike] = None) -> RunResult:
+        """Train for `epochs` epochs in all and leave the weights in the model.
+
+        train, val: map-style datasets of (x, target).   resume: the folder of a run to go on with; what decides the
+        weights (model, optimiser, loss, settings, numbers of samples) must be as it was. In deterministic mode the run
+        then ends with the weights, bit for bit, of one never interrupted.
+
+        Ctrl-C and SIGTERM end the step, save, and raise TrainingInterrupted. Raises DataError, ConfigError,
+        Unsupported, CheckpointError and RunFolderError for what cannot be used, NonFiniteError for a loss of NaN.
+        """
+        spec = self._spec(train)
+        plan = self._plan(train, val, spec, epochs)
+        manager = plugin_manager(self.callbacks)
+        folder = self._open_folder(resume)
+        try:
+            saved = None if resume is None else read_checkpoint(resume, plan.identity())
+            with self._compile(spec) as program:
+                run = Run(plan, program, manager, None if folder is None else folder.path)
+                if saved is not None:
+                    run.restore(saved)
+                self._register_own(manager, folder)
+                return _carry_out(run, saved, folder)
+        except BaseException:
+            if folder is not None and resume is None:
+                folder.discard()
+            raise
+        finally:
+            if folder is not None:
+                folder.close()
+
+    def evaluate(self, data: Any) -> Dict[str, float]:
+        """Return "loss", "accuracy" where the loss has one, and each term's measure, over every sample of `data`."""
+        with self._compile(self._spec(data)) as program:
+            return evaluation.evaluate(program, data, [term.name for term in self.terms])
+
+    def predict(self, data: Any) -> Tensor:
+        """Return the model's output `[T, N, ...]` for every sample of `data`, in its order, on the CPU."""
+        with self._compile(self._spec(data)) as program:
+            return evaluation.predict(program, data, range(len(data)))
+
+    def _backend(self) -> "_Device":
+        """The device, chosen once."""
+        if self._device is None:
+            if self._asked == "auto":
+                backend, reason = registry.auto()
+            elif isinstance(self._asked, str):
+                backend, reason = registry.load(self._asked), "asked for by name"
+            else:
+                backend, reason = self._asked, "given as an object"
+            registry.require_ready(backend)
+            self._device = _Device(backend, backend.probe().detail, reason)
+        return self._device
+
+    def _spec(self, data: Any) -> BatchSpec:
+        x, target = sample_spec(data, self.settings.time_axis, self.settings.target_time_axis)
+        return BatchSpec(self.settings.batch_size, x, target)
+
+    def _compile(self, spec: BatchSpec) -> Program:
+        step = Step(self.model, self.loss, self.terms)
+        return self._backend().backend.compile(step, self.optimizer, spec, self.settings.train_spec())
+
+    def _plan(self, train: Any, val: Any, spec: BatchSpec, epochs: int) -> Plan:
+        if not is_count(epochs):
+            raise ConfigError(f"epochs is {epochs!r}; it must be an integer of 1 or more")
+        settings = self.settings
+        batches = self._batches(len(train))
+        if val is not None:
+            _require_alike(spec, self._spec(val))
+        device = self._backend()
+        chunks = 1 if settings.chunk is None else -(-spec.x.shape[0] // settings.chunk)
+        return Plan(
+            model=self.model,
+            loss=self.loss,
+            terms=self.terms,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            settings=settings,
+            backend=device.backend.name,
+            device=device.detail,
+            reason=device.reason,
+            train=train,
+            val=val,
+            epochs=epochs,
+            batches=batches,
+            steps=batches * settings.steps_per_call * chunks,
+        )
+
+    def _batches(self, samples: int) -> int:
+        settings, size = self.settings, self.settings.samples_per_batch
+        if settings.drop_last and samples < size:
+            factors = {name: getattr(settings, name) for name in ("batch_size", "accumulation", "steps_per_call")}
+            product = " x ".join(f"{name} {factor}" for name, factor in factors.items() if factor > 1)
+            raise DataError(
+                f"the training data has {samples} samples, fewer than the {size} of one batch ({product}), and "
+                "drop_last=True leaves out short batches: lower these, or set drop_last=False"
+            )
+        return samples // size if settings.drop_last else -(-samples // size)
+
+    def _open_folder(self, resume: Optional[PathLike]) -> Optional[RunFolder]:
+        if resume is not None:
+            return RunFolder.open(resume)
+        if self.settings.folder is None:
+            return None
+        return RunFolder.create(self.settings.folder, self.settings.name)
+
+    def _register_own(self, manager: pluggy.PluginManager, folder: Optional[RunFolder]) -> None:
+        """The trainer's own listeners, in the order in which they are called, after all others."""
+        own: List[object] = [NumbersOnly()]
+        own += [ProgressBar()] if self.settings.progress else []
+        if folder is not None:
+            own += [JsonLog(folder), Checkpoints(folder.path)]
+            own += [Plots(folder.path)] if self.settings.plots else []
+        for plugin in own:
+            manager.register(plugin, type(plugin).__name__)
+
+
+def _carry_out(run: Run, saved: Optional[Mapping[str, Any]], folder: Optional[RunFolder]) -> RunResult:
+    """Train, with signals caught and hooks told, and leave model and folder as they should be however it ends."""
+    hook = run.hooks.hook
+    with Interrupts() as interrupts, contextlib.closing(run):
+        try:
+            hook.snn_run_start(run=run)
+            if folder is not None:
+                folder.write_json("settings.json", run.plan.describe())
+            if saved is None:
+                hook.snn_checkpoint(run=run)
+            else:
+                hook.snn_load_state(run=run, state=saved["plugins"])
+            loop.train(run, interrupts)
+            run.sync()
+            result = run.result()
+            hook.snn_run_end(run=run, result=result)
+        except Interrupted:
+            raise _interruption(run, interrupts) from None
+        except RunFolderError:
+            run.sync()  # the disk is gone, the training is not
+            raise
+    if interrupts.requested is not None:
+        raise TrainingInterrupted(f"{interrupts.requested} arrived when training had ended; nothing of it is lost")
+    return result
+
+
+def _interruption(run: Run, interrupts: Interrupts) -> TrainingInterrupted:
+    run.sync()
+    run.hooks.hook.snn_checkpoint(run=run)
+    where = f"interrupted by {interrupts.requested} after step {run.step} (epoch {run.epoch} of {run.plan.epochs})"
+    if run.folder is None:
+        return TrainingInterrupted(
+            f"{where}; the model holds the weights of that step; folder=None saved nothing to resume"
+        )
+    ways = [f"fit(..., resume={str(run.folder)!r})"]
+    if (run.folder / "config.toml").exists():  # what the command needs to build the model
+        ways.insert(0, f"`snn resume {run.folder}`")
+    return TrainingInterrupted(f"{where}; the state is saved; go on with {' or '.join(ways)}")
+
+
+def _require_alike(train: BatchSpec, val: BatchSpec) -> None:
+    """The first validation comes after an epoch: validation data that does not fit must not wait so long."""
+    for part in ("x", "target"):
+        one, other = getattr(train, part), getattr(val, part)
+        if one != other:
+            raise DataError(
+                f"a sample's {part} is {other.dtype}{list(other.shape)} in the validation data and "
+                f"{one.dtype}{list(one.shape)} in the training data; they must agree: prepare both datasets alike"
+            )
+
+
+def _of_kind(name: str, value: Any, kind: Any, example: str) -> Any:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is {value!r}; it must be such as {example}")
+    return value
