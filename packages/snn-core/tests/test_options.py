@@ -3,14 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn_core.errors import ConfigError
-from snn_core.options import from_mapping
+from snn_core.options import arguments, from_mapping
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,52 @@ def test_options_that_do_not_exist_are_refused_by_a_backend_without_any() -> Non
 
     with pytest.raises(ConfigError, match="backend 'x' has no option 'threads'; it has no options"):
         from_mapping(Empty, {"threads": 2}, "backend 'x'")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"thread": 1}, "there is no setting train.thread (did you mean 'threads'?); [train] has betas, cache"),
+        ({"threads": "4"}, "train.threads is '4'; it must be a valid integer"),
+        ({"threads": 0}, "train.threads is 0; it must be 1 or more"),
+        ({"label": "forbidden"}, "[train] refuses {'label': 'forbidden'}: not this label"),
+    ],
+)
+def test_with_a_path_the_message_names_the_key(values: Dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Options, values, "[train]", "train.")
+    assert str(caught.value).startswith(message)
+
+
+class Plain:
+    def __init__(self, count: int, other: "Union[Plain, Dict[str, Path], None]" = None, *, name: str = "x") -> None:
+        if count < 1:
+            raise ConfigError(f"Plain.count is {count}; it must be 1 or more")
+        self.values = count, other, name
+
+
+def test_a_plain_class_is_built_like_a_dataclass() -> None:
+    assert from_mapping(Plain, {"count": 2, "name": "y"}, "Plain").values == (2, None, "y")
+    for values, message in (
+        ({}, "Plain needs a value for a.count; got none"),
+        ({"count": 0}, "a.count is 0; it must be 1 or more"),
+        ({"count": 1, "nam": 2}, "there is no setting a.nam (did you mean 'name'?); Plain has count, name, other"),
+        ({"count": 1, "name": 2}, "a.name is 2; it must be a valid string"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            from_mapping(Plain, values, "Plain", "a.")
+        assert str(caught.value) == message
+
+
+def test_an_object_of_a_class_in_a_union_and_a_type_that_cannot_be_checked_are_left_as_they_are() -> None:
+    one = Plain(1)
+    assert from_mapping(Plain, {"count": 1, "other": one}, "Plain").values[1] is one
+    text = {"a": "b"}
+    assert from_mapping(Plain, {"count": 1, "other": text}, "Plain").values[1] is text
+
+
+def test_a_function_that_takes_any_name_is_given_all_of_them() -> None:
+    def function(first: float, **others: int) -> None:
+        pass
+
+    assert arguments(function, {"first": 1, "more": "x"}, "function") == {"first": 1.0, "more": "x"}

@@ -91,7 +91,7 @@ def find(name: str) -> BackendInfo:
     else:
         others = [f"{other} (pip install {package})" for other, package in _KNOWN.items() if other not in installed]
         remedy = "choose one of these" + (f", or add {', '.join(others)}" if others else "")
-    guess = nearest(name, [*installed, *_KNOWN])
+    guess = "" if name in _KNOWN else nearest(name, [*installed, *_KNOWN])
     raise BackendNotFound(
         f"no backend {name!r} is installed{guess}; installed: {', '.join(installed) or 'none'}; {remedy}"
     )
