@@ -1,0 +1,130 @@
+"""What takes arguments, needs a device or produces something. What must pass to merge is tox's (tox.ini).
+
+Run a session with `python3.11 start.py SESSION [ARGS]`, or `nox -s SESSION -- ARGS` where nox is installed.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["dev"]
+
+ROOT = Path(__file__).resolve().parent
+BIN = "Scripts" if os.name == "nt" else "bin"
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+EVERYDAY = ROOT / "constraints" / "everyday.txt"
+TOOLS = ROOT / "constraints" / "tools.txt"
+CHECKERS = ("mypy", "pytest-xdist", "ruff")
+
+# Constraints file: Python, uv's resolution, extras of snn-core, further requirements.
+LOCKS = {
+    "everyday": ("3.11", "highest", ("tensorboard", "testing"), ("torch==2.13.0", *CHECKERS)),
+    "floor": ("3.8", "lowest-direct", ("testing",), ("torch==2.0.1",)),
+    "vision": ("3.11", "highest", ("testing", "vision"), ("torch==2.11.0", "torchvision==0.26.0")),
+}
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Make or update `.venv`, with every package installed editable and the checkers."""
+    venv = ROOT / ".venv"
+    python = venv / BIN / "python"
+    if not python.exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(venv), external=True)
+    editable = [word for package in PACKAGES for word in ("--editable", f"{package}{extras(package)}")]
+    install = (str(python), "-m", "pip", "install", "--quiet", "--constraint", str(EVERYDAY))
+    session.run(*install, *editable, *CHECKERS, external=True)
+    (venv / "set-up").touch()
+    activate = r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"
+    session.log(f"ready: {activate}")
+
+
+def extras(package: Path) -> str:
+    """Return the extras that `dev` installs with a package: those that bring no torch of their own."""
+    declared = nox.project.load_toml(package / "pyproject.toml")["project"].get("optional-dependencies", {})
+    wanted = sorted({"tensorboard", "testing"} & set(declared))
+    return f"[{','.join(wanted)}]" if wanted else ""
+
+
+@nox.session(python="3.11", reuse_venv=True)
+def bench(session: nox.Session) -> None:
+    """Time the seed network beside the peers: `bench` runs every script of benchmarks/, `bench NAME.py [ARGS]` one."""
+    session.install("--constraint", str(EVERYDAY), *[str(package) for package in PACKAGES])
+    for peer in ("snntorch", "spikingjelly"):
+        # Without --no-deps the peers bring torchvision, and with it another torch.
+        session.install("--no-deps", "--requirement", str(ROOT / "constraints" / f"parity-{peer}.txt"))
+    names = session.posargs[:1] or sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+    for name in names:
+        session.run("python", str(ROOT / "benchmarks" / name), *session.posargs[1:])
+
+
+@nox.session(venv_backend="none")
+def hardware(session: nox.Session) -> None:
+    """Check a backend on this machine's device: `hardware BACKEND [PYTHON]`, a Python with the device's torch."""
+    if not 1 <= len(session.posargs) <= 2:
+        session.error(
+            "name the backend and, unless it is .venv's, the Python with the device's torch: ipu ~/poptorch/bin/python"
+        )
+    backend, *rest = session.posargs
+    python = Path(rest[0]).expanduser().absolute() if rest else ROOT / ".venv" / BIN / "python"
+    if rest:
+        version = "from importlib.metadata import version; print(version('torch'))"
+        torch = session.run(str(python), "-c", version, silent=True, external=True).strip()
+        # The installed torch is named, so that pip keeps it: it is the device's.
+        install = (str(python), "-m", "pip", "install", "--quiet", f"torch=={torch}")
+        session.run(*install, *[str(package) for package in PACKAGES], external=True)
+    session.run(str(python.with_name("snn")), "conformance", backend, external=True)
+
+
+@nox.session(python="3.11")
+def build(session: nox.Session) -> None:
+    """Build and check the sdist and the wheel of every package, or of those named, into dist/."""
+    session.install("--constraint", str(TOOLS), "build", "twine")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    for package in named(session):
+        session.run("python", "-m", "build", "--outdir", str(dist), str(package), env={"PIP_CONSTRAINT": str(TOOLS)})
+    session.run("twine", "check", "--strict", *[str(path) for path in sorted(dist.iterdir())])
+
+
+@nox.session(python="3.11")
+def changelog(session: nox.Session) -> None:
+    """Turn a package's fragments into the section of its next release: `changelog PACKAGE [--draft]`."""
+    session.install("--constraint", str(TOOLS), "towncrier")
+    options = [word for word in session.posargs if word.startswith("-")]
+    for package in named(session):
+        version = nox.project.load_toml(package / "pyproject.toml")["project"]["version"]
+        session.run("towncrier", "build", "--yes", "--dir", str(package), "--version", version, *options)
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Write constraints/*.txt again after a dependency changed; `lock --upgrade` also takes the newest releases."""
+    for name, (python, resolution, wanted, further) in LOCKS.items():
+        source = Path(session.create_tmp()) / f"{name}.in"
+        source.write_text("\n".join(further))
+        session.run(
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-annotate", "--python-version", python),
+            *("--custom-compile-command", "python3.11 start.py lock"),
+            *("--python-platform", "x86_64-manylinux_2_28", "--resolution", resolution),
+            *[f"--extra={extra}" for extra in wanted],
+            *("--output-file", str(ROOT / "constraints" / f"{name}.txt")),
+            *session.posargs,
+            *(str(ROOT / "packages" / "snn-core" / "pyproject.toml"), str(source)),
+            external=True,
+        )
+
+
+def named(session: nox.Session) -> "list[Path]":
+    """Return the packages that the session's arguments name, or all."""
+    names = [word for word in session.posargs if not word.startswith("-")]
+    known = {package.name: package for package in PACKAGES}
+    for name in names:
+        if name not in known:
+            session.error(f"no package {name!r}; it has {', '.join(known)}")
+    return [known[name] for name in names] or PACKAGES
