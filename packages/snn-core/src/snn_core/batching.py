@@ -21,7 +21,7 @@ Batch = Tuple[Tensor, Tensor]
 class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
     """Batches `(x [B, ...], target [B, ...])` of a map-style dataset, checked against a spec.
 
-    check_target: called with each batch's target; raises DataError.   seed: fixes what the dataset draws for each batch.
+    check_target: called with each batch's target; raises DataError.   seed: fixes what the dataset draws for a batch.
     """
 
     def __init__(self, dataset: Any, spec: BatchSpec, check_target: Callable[[Tensor], None], seed: int) -> None:

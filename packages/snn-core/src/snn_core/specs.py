@@ -24,9 +24,7 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         if self.time_axis not in (None, 1):
-            raise ConfigError(
-                f"time_axis is {self.time_axis!r}; it must be None (no time) or 1 (batch, then time)"
-            )
+            raise ConfigError(f"time_axis is {self.time_axis!r}; it must be None (no time) or 1 (batch, then time)")
         if self.time_axis == 1 and not self.shape:
             raise ConfigError("a tensor with a time axis needs samples of rank 1 or more; got scalars")
 
