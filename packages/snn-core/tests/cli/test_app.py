@@ -56,7 +56,7 @@ def test_the_version_is_the_package_s(packages: "Packages") -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bakends"], "error: no command 'bakends' (did you mean 'backends'?); commands are backends, plugins, terms"),
+        (["bakends"], "error: no command 'bakends' (did you mean 'backends'?); commands are train, eval, "),
         (["backends", "--jsn"], "(see `snn backends --help`)"),
         (["backends", "extra"], "extra"),
         (["backends", "--timeout", "soon"], "'soon' is not a valid float"),
