@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_core.containers import Sequential, refuse_misread_time
-from snn_core.encoders import Encoder
+from snn_core.encoders import Delta, Encoder
 from snn_core.errors import ConfigError, ShapeError, SnnError
 from snn_core.losses import Loss, as_loss
 from snn_core.neurons.base import Temporal
@@ -195,11 +195,11 @@ class Step(nn.Module):
                 "time_axis=1, or leave chunk unset"
             )
         for name, module in self.model.named_modules():
-            if isinstance(module, Temporal) and not module.chunkable:
+            # Delta compares each step with the one before, and of a piece's first step nobody tells it
+            if isinstance(module, Delta) or (isinstance(module, Temporal) and not module.chunkable):
                 raise ConfigError(
-                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise "
-                    "that a sequence in pieces "
-                    "equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its state on"
+                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise that a sequence in "
+                    "pieces equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its state on"
                 )
 
 

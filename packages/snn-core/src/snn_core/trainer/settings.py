@@ -36,7 +36,8 @@ class Settings:
     chunk: time steps for each optimiser step (truncated back-propagation through time); None is the whole sequence.
     drop_last: leave out the last, short batch of a training epoch.
     deterministic: the same seed gives the same bits; may be slower.
-    time_axis, target_time_axis: None, or 1 where a sample's x (target) has time first, `[T, ...]`.
+    time_axis, target_time_axis: None, or 1 where a sample's x (target) has time first, `[T, ...]`; a configuration
+    file has them in its [data] section.
     folder: where a run makes its folder; None writes nothing.   name: of the run's folder; None takes date and time.
     log_every: optimiser steps between two lines of the log; device values are read only then.
     checkpoint_every: optimiser steps between two checkpoints; there is one before the first step and after each epoch.

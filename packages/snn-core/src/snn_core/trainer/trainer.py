@@ -138,8 +138,7 @@ class Trainer:
                 backend, reason = registry.load(self._asked), "asked for by name"
             else:
                 backend, reason = self._asked, "given as an object"
-            registry.require_ready(backend)
-            self._device = _Device(backend, backend.probe().detail, reason)
+            self._device = _Device(backend, registry.require_ready(backend).detail, reason)
         return self._device
 
     def _spec(self, data: Any) -> BatchSpec:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from snn_core.backend import Backend, Program
+from snn_core.containers import Sequential
+from snn_core.encoders import Delta
 from snn_core.errors import ConfigError, DataError, ShapeError
 from snn_core.losses import MembraneCrossEntropy
 from snn_core.neurons import LIF
@@ -94,6 +96,10 @@ def _batch_first() -> nn.Module:
     return nn.Sequential(*dense().build().children(), Flip())
 
 
+def _looking_back() -> nn.Module:
+    return Sequential(Delta(), *dense().model().children())
+
+
 _MISFITS: Dict[str, Tuple[Trial, type]] = {
     "layer of another size": (dense(model=_wrong_size), ShapeError),
     "output without time first": (dense(model=_batch_first), ShapeError),
@@ -104,6 +110,7 @@ _MISFITS: Dict[str, Tuple[Trial, type]] = {
     "no trainable parameter": (dense(model=_frozen), ConfigError),
     "chunks of an input without time": (static().training(chunk=2), ConfigError),
     "chunks of a layer that does not promise them": (dense(model=_unchunkable).training(chunk=2), ConfigError),
+    "chunks of an encoder that looks back": (dense(model=_looking_back).training(chunk=2), ConfigError),
 }
 
 
