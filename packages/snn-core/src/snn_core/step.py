@@ -198,8 +198,9 @@ class Step(nn.Module):
             # Delta compares each step with the one before, and of a piece's first step nobody tells it
             if isinstance(module, Delta) or (isinstance(module, Temporal) and not module.chunkable):
                 raise ConfigError(
-                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise that a sequence in "
-                    "pieces equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its state on"
+                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise that a sequence "
+                    "in pieces equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its "
+                    "state on"
                 )
 
 
