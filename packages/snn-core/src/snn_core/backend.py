@@ -34,7 +34,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far results may lie from the reference: |a - b| <= absolute + relative * |b|."""
+    """How far results may lie from the reference b: |a - b| <= absolute + relative * max |b| over the tensor."""
 
     relative: float
     absolute: float
@@ -127,9 +127,7 @@ class Program(ABC):
 
     @abstractmethod
     def state_dict(self) -> Dict[str, Any]:
-        """Everything that resuming needs: {"model": …, "optimizer": …, "rng": …, "controls": …}, tensors and plain
-        values.
-        """
+        """A copy of all that resuming needs, tensors and plain values: "model", "optimizer", "rng" and "controls"."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -106,6 +106,7 @@ class EagerProgram(Program):
         self._controls = {k: torch.tensor(v, device=self._device) for k, v in self._training.controls.items()}
         self._batch, self._train, self._workers = batch, train, options.num_workers
         self._random = RandomStream(self._device, train.seed)
+        self._evaluation_random = RandomStream(self._device, train.seed)
         self._closed = False
 
     def loader(

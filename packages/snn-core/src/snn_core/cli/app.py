@@ -1,7 +1,7 @@
 """The group `snn`: its commands are imported when they run, so that `snn --help` needs none of them.
 
-Exit codes: 0 done; 1 an unexpected error, which is a bug; 2 wrong usage, or an error that says what to do;
-130 interrupted (128 + SIGINT, as a shell reports it).
+Exit codes: 0 done; 1 a backend that does not conform, or an unexpected error, which is a bug; 2 wrong usage, or an
+error that says what to do; 130 interrupted (128 + SIGINT, as a shell reports it).
 """
 
 import importlib
@@ -149,8 +149,8 @@ snn = _Group(
         ),
     ],
     help="Train spiking neural networks: one model, many devices. Start with `snn backends`.",
-    epilog="Exit codes: 0 done; 1 an unexpected error (a bug); 2 wrong usage, or an error that says what to do; "
-    "130 interrupted.",
+    epilog="Exit codes: 0 done; 1 a backend does not conform, or an unexpected error (a bug); 2 wrong usage, or an "
+    "error that says what to do; 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
