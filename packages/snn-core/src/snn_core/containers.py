@@ -57,9 +57,8 @@ class Sequential(nn.Sequential):
             return self._call(child, "static", steps, x), steps
         if x.ndim < 3:
             raise ShapeError(
-                f"snn.Sequential got x of shape {tuple(x.shape)} at {type(child).__name__}; it takes "
-                "[T, B, ...] with time "
-                "first: start the network with snn.Constant(steps=...) for an input without time"
+                f"snn.Sequential got x of shape {tuple(x.shape)} at {type(child).__name__}; it takes [T, B, ...] "
+                "with time first: start the network with snn.Constant(steps=...) for an input without time"
             )
         folded = self._call(child, "folded", x.shape[0], x.flatten(0, 1))
         return folded.unflatten(0, x.shape[:2]), None
@@ -111,10 +110,9 @@ def refuse_misread_time(model: nn.Module) -> None:
         for index, child in module.named_children():
             if isinstance(child, _READS_DIMENSIONS):
                 raise ConfigError(
-                    f"layer {index} of nn.Sequential{f' {name!r}' if name else ''}, "
-                    f"{type(child).__name__}, stands beside neurons "
-                    "and would read [T, B, ...] as something else; use snn.Sequential, which folds "
-                    "time into the batch for it"
+                    f"layer {index} of nn.Sequential{f' {name!r}' if name else ''}, {type(child).__name__}, stands "
+                    "beside neurons and would read [T, B, ...] as something else; use snn.Sequential, which folds time "
+                    "into the batch for it"
                 )
 
 

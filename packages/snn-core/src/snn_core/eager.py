@@ -35,9 +35,7 @@ _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class EagerOptions:
-    """device: a torch device, "cpu", "cuda:0" or another.   num_workers: processes that read the dataset; 0 is this
-    one.
-    """
+    """device: a torch device, such as "cpu" or "cuda:0".   num_workers: processes that read the dataset, 0 for none."""
 
     device: str = "cpu"
     num_workers: int = 0
@@ -193,9 +191,7 @@ class EagerProgram(Program):
 
     @contextlib.contextmanager
     def _algorithms(self) -> Iterator[None]:
-        """Deterministic algorithms alone while a deterministic program runs; the process's own choice comes back
-        after.
-        """
+        """Deterministic algorithms alone while a deterministic program runs; then the process's own choice again."""
         before = torch.are_deterministic_algorithms_enabled()
         if not self._train.deterministic or before:
             yield
@@ -281,9 +277,7 @@ def _detached_output(out: StepOutput) -> StepOutput:
 
 
 def _report(outputs: List[List[StepOutput]], steps: int, output: Optional[Tensor] = None) -> Report:
-    """Combine micro-batches and chunks: losses by weight, measures by samples, objectives and penalties by a plain
-    mean.
-    """
+    """Combine micro-batches and chunks: losses by weight, measures by samples, the rest by a plain mean."""
     outs = [out for chunk in outputs for out in chunk]
     weight = torch.stack([out.weight for out in outs]).sum()
     samples = torch.stack([out.samples for out in outs]).sum()

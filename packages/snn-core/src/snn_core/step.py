@@ -43,8 +43,7 @@ class StepOutput(NamedTuple):
 
 
 class Step(nn.Module):
-    """`Step(x, target, controls) -> StepOutput`: what a backend compiles. It works on a copy; `source` is the user's
-    model.
+    """`Step(x, target, controls) -> StepOutput`: what a backend compiles, on a copy of the user's model, `source`.
 
     model: any module that maps `[B, ...]` (with an encoder in it) or `[T, B, ...]` to `[T, B, ...]`.
     loss: a `Loss`, or a function of output and target that returns one value for each sample.
@@ -146,26 +145,24 @@ class Step(nn.Module):
         if missing:
             last = self.recorder.readout
             raise ConfigError(
-                f"the loss {type(self.loss).__name__} needs {', '.join(map(repr, missing))} of the "
-                "model's last neuron; "
+                f"the loss {type(self.loss).__name__} needs {', '.join(map(repr, missing))} of the model's "
+                "last neuron; "
                 + (f"layer {last!r} has no such state" if last is not None else "no neuron ran over the sequence")
                 + ": end the network with a neuron that has it, such as snn.LIF or snn.LI"
             )
         return {name: traces[name] for name in self.loss.needs}
 
     def validate(self, batch: BatchSpec, chunk: Optional[int] = None) -> Tuple[int, ...]:
-        """Run once on zeros, without touching weights or random state; return the output's shape for `batch.size`
-        samples.
+        """Run once on zeros, on the CPU, leaving weights and random state alone; return the output's shape (T, B, ...).
 
-        chunk: `TrainSpec.chunk`. Raises ShapeError, ConfigError or DataError for what would fail, or be silently
-        wrong, on the
-        device.
+        chunk: `TrainSpec.chunk`. Raises ShapeError, ConfigError or DataError for what would fail on the device, or be
+        silently wrong there.
         """
         if chunk is not None:
             self._require_chunkable(batch, chunk)
         x, target = _zeros(batch.x, 2), _zeros(batch.target, 2)
         controls = {name: torch.tensor(value) for name, value in self.controls.items()}
-        probe = copy.deepcopy(self).eval()
+        probe = copy.deepcopy(self).cpu().eval()  # the user's model may be on any device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             with _explained(
                 f"the model cannot take a batch of shape {tuple(x.shape)} ({batch.x.dtype})", "its first layer"
@@ -181,9 +178,8 @@ class Step(nn.Module):
         silent = [name for name, tap in probe.recorder.layers.items() if not tap.fired]
         if silent:
             raise ConfigError(
-                f"weight layer {silent[0]!r} never ran as a module (its weights are used some other "
-                "way), so no term can "
-                "count it; call the layer itself in the model's forward"
+                f"weight layer {silent[0]!r} never ran as a module (its weights are used some other way), so no term "
+                "can count it; call the layer itself in the model's forward"
             )
         self.recorder.narrow(probe.recorder.readout, self.loss.needs, self._term_traces)
         return (shape[0], batch.size, *shape[2:])

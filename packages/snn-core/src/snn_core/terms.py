@@ -35,17 +35,13 @@ class BoundTerm(ABC):
 
 
 class Term(ABC):
-    """A named measure with a penalty. `name` is unique in a run; values of `controls` can be changed while it goes
-    on.
-    """
+    """A named measure with a penalty. `name` is unique in a run, whose course may change the values of `controls`."""
 
     name: str
 
     @property
     def controls(self) -> Dict[str, float]:
-        """Multipliers, budgets and the like with their first values; inputs of the compiled step, never constants in
-        it.
-        """
+        """Multipliers, budgets and the like with their first values: inputs of the compiled step, not constants."""
         return {}
 
     @property

@@ -57,9 +57,9 @@ class Synaptic(SpikingNeuron):
 
 
 class Alpha(SpikingNeuron):
-    """Membrane as a difference of exponentials: e[t] = alpha_syn e[t-1] + x[t]; i[t] = beta i[t-1] - x[t]; m = k (e +
-    i).
+    """Membrane as a difference of exponentials, m = k (e + i).
 
+    e[t] = alpha_syn e[t-1] + x[t];  i[t] = beta i[t-1] - x[t];  m[t] = k (e[t] + i[t]).
     `[T, B, ...]` current -> spikes. k = ln(beta) / (ln(beta) - ln(alpha_syn)). Gerstner et al. 2014, section 3.1.
     The membrane is a function of the two currents, so a reset acts through them: "subtract" takes threshold / k off
     the excitatory one, "zero" clears both and sets the excitatory one to v_reset / k.
