@@ -19,12 +19,14 @@ class Temporal(nn.Module):
     """A layer that owns the time axis: `[T, B, ...]` in, `[T, B, ...]` out, its state an argument and a result.
 
     `states` names the state tensors in their order. `chunkable` promises that running a sequence in pieces, handing
-    the state on, equals running it whole. `recurrence` says that a weight stands inside the time loop.
+    the state on, equals running it whole. `recurrence` says that a weight stands inside the time loop. `fires` says
+    that the output is spikes; a readout that hands out its membrane sets it to False.
     """
 
     states: Tuple[str, ...] = ()
     recurrence: ClassVar[bool] = False
     chunkable: ClassVar[bool] = True
+    fires: bool = True
     tap: Optional[Tap] = None
 
     def run(

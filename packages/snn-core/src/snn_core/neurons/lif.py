@@ -92,6 +92,7 @@ class LI(Neuron):
     """
 
     states = ("mem",)
+    fires = False
     beta: Tensor
 
     def __init__(

@@ -75,6 +75,7 @@ class Recurrent(Neuron):
         self.neuron = neuron
         self.connection = connection
         self.states = ("spk", *neuron.states)
+        self.fires = neuron.fires
 
     def coefficients(self) -> Coefficients:
         c = self.neuron.coefficients()

@@ -136,6 +136,7 @@ class LI(_Norse):
     """
 
     states = ("mem", "syn")
+    fires = False
     defaults: ClassVar[Dict[str, float]] = {"tau_syn_inv": 200.0, "tau_mem_inv": 100.0, "v_leak": 0.0}
 
     def advance(self, currents: Currents, state: State, c: Coefficients) -> Tuple[Tensor, State]:
@@ -149,6 +150,7 @@ class LIBox(_Norse):
     """A readout without synapse: v = v + dt/tau_m (v_leak - v + x). `[T, B, ...]` current -> membrane."""
 
     states = ("mem",)
+    fires = False
     defaults: ClassVar[Dict[str, float]] = {"tau_mem_inv": 100.0, "v_leak": 0.0}
 
     def advance(self, currents: Currents, state: State, c: Coefficients) -> Tuple[Tensor, State]:

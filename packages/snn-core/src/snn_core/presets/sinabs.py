@@ -89,6 +89,7 @@ class LIF(Neuron):
         refuse(type(self).__name__, options, REASONS)
         self.spike_fn, self.reset_fn, self.surrogate = spike_fn, reset_fn, surrogate_grad_fn
         self.min_v_mem, self.train_alphas, self.norm_input = min_v_mem, train_alphas, norm_input
+        self.fires = spike_fn is not None
         self.decays: Tuple[str, ...] = ()
         self.add_value("spike_threshold", spike_threshold)
         self.add_decay("mem", tau_mem)

@@ -264,6 +264,7 @@ class NonSpikingLIFNode(Neuron):
     """A readout that never fires: v = v + (x - v) / tau. `[T, B, ...]` current -> membrane."""
 
     states = ("mem",)
+    fires = False
 
     def __init__(self, tau: float = 2.0, **options: Any) -> None:
         super().__init__()
