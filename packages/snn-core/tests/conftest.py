@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Set
 
 import pytest
 
@@ -38,12 +39,15 @@ class Device(Backend):
 class Packages:
     """A folder that acts as site-packages for a test: what is put there is installed for the processes of `python`.
 
-    It holds an empty `snn-core`, which hides the real one's metadata: a test meets no backend but its own.
+    It holds an empty package for each real one with entry points of ours, which hides the real one's metadata: a test
+    meets no backend and no plugin but its own.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.add("snn-core", version="0.1.0")
+        for package in _with_entry_points_of_ours() - {"snn-core"}:
+            self.add(package)
 
     def add(
         self,
@@ -106,6 +110,11 @@ class Packages:
     def snn(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the command `snn` in a new interpreter that sees these packages."""
         return self.python("-m", "snn_core", *arguments)
+
+
+def _with_entry_points_of_ours() -> Set[str]:
+    found = metadata.distributions()
+    return {str(d.metadata["Name"]) for d in found if any(p.group.startswith("snn.") for p in d.entry_points)}
 
 
 @pytest.fixture

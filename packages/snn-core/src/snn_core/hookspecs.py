@@ -26,6 +26,12 @@ def snn_register_terms() -> "Mapping[str, Callable[..., Any]]":
 
 
 @hookspec
+def snn_register_callbacks() -> "Mapping[str, Callable[..., object]]":
+    """Return the callbacks that this plugin offers, name to class, for `[callbacks.NAME]` of configuration files."""
+    raise AssertionError("a hook specification is never called")
+
+
+@hookspec
 def snn_run_start(run: "Run") -> None:
     """A run is about to take its first step, fresh or resumed; `run.folder`, `run.model` and `run.settings` are
     ready.

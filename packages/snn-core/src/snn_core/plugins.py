@@ -11,7 +11,16 @@ from snn_core import hookspecs
 from snn_core._entry_points import Entry, PluginWarning, describe, entries, repair
 from snn_core.errors import ConfigError, nearest
 
-__all__ = ["PluginInfo", "PluginWarning", "TermInfo", "installed", "plugin_manager", "registered_terms", "terms"]
+__all__ = [
+    "PluginInfo",
+    "PluginWarning",
+    "TermInfo",
+    "callbacks",
+    "installed",
+    "plugin_manager",
+    "registered_terms",
+    "terms",
+]
 
 GROUP = "snn.plugins"
 _HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith("snn_")))
@@ -83,28 +92,41 @@ def terms(manager: pluggy.PluginManager) -> Dict[str, Callable[..., Any]]:
 
 def registered_terms(manager: pluggy.PluginManager) -> List[TermInfo]:
     """As `terms`, in order of names and each with its plugin. A plugin that fails to list its terms is warned of."""
-    found: Dict[str, TermInfo] = {}
-    # Not `manager.hook.snn_register_terms()`, which says neither whose a result is nor goes on after an exception.
-    for implementation in manager.hook.snn_register_terms.get_hookimpls():
+    found = _offered(manager.hook.snn_register_terms, "term")
+    return [TermInfo(name, *found[name]) for name in sorted(found)]
+
+
+def callbacks(manager: pluggy.PluginManager) -> Dict[str, Callable[..., object]]:
+    """As `terms`, for the callbacks that the plugins offer to configuration files."""
+    found = _offered(manager.hook.snn_register_callbacks, "callback")
+    return {name: found[name][1] for name in sorted(found)}
+
+
+def _offered(hook: pluggy.HookCaller, what: str) -> Dict[str, Tuple[str, Callable[..., Any]]]:
+    """By name, the plugin and the callable of everything that plugins return from `hook`."""
+    found: Dict[str, Tuple[str, Callable[..., Any]]] = {}
+    # Not `hook()`, which says neither whose a result is nor goes on after an exception.
+    for implementation in hook.get_hookimpls():
         plugin = implementation.plugin_name
         try:
-            offered = _checked_terms(implementation.function())
+            offered = _checked(implementation.function(), hook.name)
         except Exception as exc:
-            warnings.warn(f"the terms of plugin {plugin!r} are left out: {describe(exc)}", PluginWarning, stacklevel=2)
+            text = f"the {what}s of plugin {plugin!r} are left out: {describe(exc)}"
+            warnings.warn(text, PluginWarning, stacklevel=3)
             continue
         for name, factory in offered.items():
             if name in found:
                 raise ConfigError(
-                    f"term {name!r} is registered by two plugins, {found[name].plugin!r} and {plugin!r}; uninstall one"
+                    f"{what} {name!r} is registered by two plugins, {found[name][0]!r} and {plugin!r}; uninstall one"
                 )
-            found[name] = TermInfo(name, plugin, factory)
-    return [found[name] for name in sorted(found)]
+            found[name] = (plugin, factory)
+    return found
 
 
-def _checked_terms(offered: Any) -> Mapping[str, Callable[..., Any]]:
+def _checked(offered: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
     if isinstance(offered, Mapping) and all(isinstance(k, str) and callable(v) for k, v in offered.items()):
         return offered
-    raise TypeError(f"snn_register_terms returned {offered!r}; it must be a mapping of names to classes")
+    raise TypeError(f"{hook} returned {offered!r}; it must be a mapping of names to classes")
 
 
 def _bare_manager() -> pluggy.PluginManager:

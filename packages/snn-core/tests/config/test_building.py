@@ -214,3 +214,31 @@ def test_terms_are_made_of_what_installed_plugins_offer(installed: "Packages") -
 def test_a_term_without_plugins_names_the_package_that_offers_some(installed: "Packages") -> None:
     with pytest.raises(ConfigError, match=r"terms.ops: .*they offer none; pip install snn-metrics"):
         trainer(make(terms={"ops": True}))
+
+
+CALLBACKS = """
+import snn_core
+
+class Loud:
+    def __init__(self, times: int = 1): self.times = times
+    @snn_core.hookimpl
+    def snn_epoch_end(self, run, metrics): pass
+
+@snn_core.hookimpl
+def snn_register_callbacks(): return {"loud": Loud}
+"""
+
+
+def test_callbacks_are_made_of_core_s_and_of_what_installed_plugins_offer(installed: "Packages") -> None:
+    installed.add("loud-zq", modules={"loud_zq": CALLBACKS}, plugins={"loud": "loud_zq"})
+    loud, early = trainer(make(callbacks={"loud": {"times": 3}, "early_stopping": {"patience": 4}})).callbacks
+    assert (loud.times, early.patience) == (3, 4)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"callbacks.loud.times is 'x'; it must be a valid integer"):
+        trainer(make(callbacks={"loud": {"times": "x"}}))
+
+
+def test_a_callback_that_nobody_offers_is_refused_with_those_that_there_are(installed: "Packages") -> None:
+    with pytest.raises(ConfigError) as caught:
+        trainer(make(callbacks={"early_stoping": {}}))
+    assert "callbacks.early_stoping: neither core nor an installed plugin" in str(caught.value)
+    assert "there are EarlyStopping, TensorBoard" in str(caught.value)

@@ -181,7 +181,6 @@ def test_the_names_are_those_of_the_modules_without_what_needs_more_than_plain_v
         ({"backend": {"device": "cpu"}}, "backend.device cannot be set while backend.name is 'auto'"),
         ({"backend": {"name": 1}}, "backend.name is 1; it must be a text"),
         ({"terms": {"ops": 1}}, "terms.ops is 1; it must be a table of arguments, true or false"),
-        ({"callbacks": {"early": {}}}, "a name in [callbacks] is 'early'; it must be one of EarlyStopping, TensorBoa"),
         ({"callbacks": {"early_stopping": {"patienc": 1}}},
          "there is no setting callbacks.EarlyStopping.patienc (did you mean 'patience'?); EarlyStopping has min_delta"),
         ({"callbacks": {"early_stopping": {"patience": "x"}}}, "callbacks.EarlyStopping.patience is 'x'; it must be"),

@@ -48,9 +48,6 @@ def build(config: Config, callbacks: Any = ()) -> Recipe:
 
 def trainer(config: Config, callbacks: Any = ()) -> Trainer:
     """Make the trainer with its model, for data that comes later."""
-    made = [
-        from_mapping(CALLBACKS[name], values, name, f"callbacks.{name}.") for name, values in config.callbacks.items()
-    ]
     return Trainer(
         _model(config),
         loss=_loss(config),
@@ -58,7 +55,7 @@ def trainer(config: Config, callbacks: Any = ()) -> Trainer:
         backend=_backend(config),
         terms=_terms(config),
         schedule=config.schedule,
-        callbacks=[*callbacks, *made],
+        callbacks=[*callbacks, *_callbacks(config)],
         **asdict(config.settings()),
     )
 
@@ -143,6 +140,20 @@ def _terms(config: Config) -> List[Term]:
             raise ConfigError(f"terms.{name}: its plugin made {_short(term)}; it must be a snn.Term: tell its authors")
         made.append(term)
     return made
+
+
+def _callbacks(config: Config) -> List[object]:
+    foreign = [name for name in config.callbacks if name not in CALLBACKS]
+    offered = {**(plugins.callbacks(plugins.plugin_manager()) if foreign else {}), **CALLBACKS}
+    for name in foreign:
+        if name not in offered:
+            raise ConfigError(
+                f"callbacks.{name}: neither core nor an installed plugin offers that callback{nearest(name, offered)}; "
+                f"there are {', '.join(offered)}"
+            )
+    return [
+        from_mapping(offered[name], values, name, f"callbacks.{name}.") for name, values in config.callbacks.items()
+    ]
 
 
 def _seed(seed: int) -> None:

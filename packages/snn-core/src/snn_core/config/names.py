@@ -8,7 +8,7 @@ from snn_core import data, losses, models, optimizers, schedules
 from snn_core.errors import ConfigError, nearest
 from snn_core.trainer import EarlyStopping, TensorBoard
 
-__all__ = ["CALLBACKS", "DATASETS", "LOSSES", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "choose"]
+__all__ = ["CALLBACKS", "DATASETS", "LOSSES", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "choose", "spelt"]
 
 T = TypeVar("T")
 
@@ -35,17 +35,22 @@ CALLBACKS: Mapping[str, Callable[..., object]] = {kind.__name__: kind for kind i
 DATASETS: Mapping[str, str] = {name: name for name in data.NAMES}
 
 
+def spelt(table: Mapping[str, Any], name: str) -> str:
+    """The name as the table spells it; case and underscores do not matter. One that it does not have stays as it is."""
+    return next((known for known in table if _plain(known) == _plain(name)), name)
+
+
 def choose(table: Mapping[str, T], name: str, key: str) -> Tuple[str, T]:
     """Return (the name as the table spells it, what it stands for); case and underscores do not matter.
 
     Raises ConfigError, which starts with `key`, for a name that the table does not have.
     """
-    for known, value in table.items():
-        if _plain(known) == _plain(name):
-            return known, value
-    spelt = {_plain(known): known for known in table}
-    guess = nearest(_plain(name), spelt)
-    for plain, known in spelt.items():
+    known = spelt(table, name)
+    if known in table:
+        return known, table[known]
+    spellings = {_plain(known): known for known in table}
+    guess = nearest(_plain(name), spellings)
+    for plain, known in spellings.items():
         guess = guess.replace(repr(plain), repr(known))
     raise ConfigError(f"{key} is {name!r}{guess}; it must be one of {', '.join(table)}")
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 from snn_core._check import is_count
 from snn_core.config.factories import Source
-from snn_core.config.names import CALLBACKS, DATASETS, LOSSES, NETWORKS, OPTIMIZERS, SCHEDULES, choose
+from snn_core.config.names import CALLBACKS, DATASETS, LOSSES, NETWORKS, OPTIMIZERS, SCHEDULES, choose, spelt
 from snn_core.errors import ConfigError, nearest
 from snn_core.losses import Loss
 from snn_core.optimizers import Adam, Optimizer
@@ -163,7 +163,11 @@ def _model(value: Any) -> Source:
 
 def _callbacks(value: Any) -> Dict[str, Table]:
     chosen = _switches(value, "callbacks", CALLBACKS)
-    return {name: _filled(CALLBACKS[name], args, name, f"callbacks.{name}.") for name, args in chosen.items()}
+    # those of plugins are checked when they are made: reading a file imports no plugin
+    return {
+        name: _filled(CALLBACKS[name], args, name, f"callbacks.{name}.") if name in CALLBACKS else args
+        for name, args in chosen.items()
+    }
 
 
 def _filled(kind: Callable[..., Any], values: Mapping[str, Any], where: str, path: str) -> Table:
@@ -228,7 +232,7 @@ def _switches(value: Any, key: str, table: Optional[Mapping[str, Any]] = None) -
     """Named things that can be there or not, each with arguments: a table, true for none, false for not at all."""
     found: Dict[str, Table] = {}
     for name, given in _settings(value, key).items():
-        known = choose(table, name, f"a name in [{key}]")[0] if table else name
+        known = spelt(table or {}, name)
         # another spelling of a name, as an override may have it, goes on top of the first
         if given is False:
             found.pop(known, None)
