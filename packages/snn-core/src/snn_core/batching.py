@@ -1,16 +1,14 @@
 """Reading a dataset in a given order, in batches, with every sample checked before it goes to a device."""
 
-import contextlib
-import random
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from snn_core.data.checks import read_batch
 from snn_core.errors import DataError
+from snn_core.random_stream import draws_from
 from snn_core.specs import BatchSpec
 
 __all__ = ["BatchReader"]
@@ -30,7 +28,7 @@ class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
     def __getitem__(self, item: Tuple[int, Sequence[int]]) -> Batch:
         position, indices = item
         # by position, not by worker: a resumed epoch hands its batches to other workers, or to this process
-        with _draws(self._seed + position):
+        with draws_from(self._seed + position):
             x, target = read_batch(self._dataset, indices, self._spec)
         self._check_targets(target, indices)
         return x, target
@@ -55,18 +53,3 @@ class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
         # the loader draws a base seed even where no worker uses it: not from the global stream
         generator = torch.Generator().manual_seed(self._seed)
         return iter(DataLoader(self, sampler=plan[start:], batch_size=None, num_workers=workers, generator=generator))
-
-
-@contextlib.contextmanager
-def _draws(seed: int) -> Iterator[None]:
-    """Let torch (CPU), random and NumPy draw from `seed` inside the block, and from their own streams again after."""
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        random.setstate(before[1])
-        np.random.set_state(before[2])

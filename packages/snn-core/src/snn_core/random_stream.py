@@ -1,12 +1,14 @@
-"""A program's own stream of random numbers, so that what the host draws or evaluates never changes the training."""
+"""Streams of random numbers apart from the host's, so that what is drawn aside never changes the training."""
 
 import contextlib
+import random
 from typing import Dict, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RandomStream"]
+__all__ = ["RandomStream", "draws_from"]
 
 
 class RandomStream:
@@ -54,3 +56,18 @@ class RandomStream:
         torch.set_rng_state(state["cpu"])
         if self._cuda is not None and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self._cuda)
+
+
+@contextlib.contextmanager
+def draws_from(seed: int) -> Iterator[None]:
+    """Let torch (CPU), random and NumPy draw from `seed` inside the block, and from their own streams again after."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
