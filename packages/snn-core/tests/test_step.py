@@ -220,3 +220,71 @@ def test_layer_inputs_are_recorded_with_how_time_lies_in_them() -> None:
     step, (x, y) = Step(network(), CountCrossEntropy(), [Spy()]), batch()
     step(x, y, controls(step))
     assert seen == {"1": ((4, 5), "static", 6), "3": ((24, 8), "folded", 6)}
+
+
+class Parts(Term):
+    """The mean number of spikes of each neuron layer, a part each."""
+
+    name = "parts"
+
+    def bind(self, model: nn.Module) -> BoundTerm:
+        return BoundParts()
+
+
+class BoundParts(BoundTerm):
+    parts = ("hidden", "readout")
+
+    def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
+        return torch.stack([calls[0].out.sum() / calls[0].out.shape[1] for calls in recorded.neurons.values()])
+
+    def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
+        return measure[0] * measure[1]
+
+
+def test_a_term_s_parts_are_measures_of_their_own_under_one_penalty() -> None:
+    step, (x, y) = Step(network(), CountCrossEntropy(), [Spikes(), Parts()]), batch()
+    out = step(x, y, controls(step))
+    assert step.measure_names == ("spikes", "parts.hidden", "parts.readout")
+    both, hidden, readout = (number(value) for value in out.measures)
+    assert both == pytest.approx(hidden + readout, rel=1e-6)
+    assert [penalty.ndim for penalty in out.penalties] == [0, 0]
+    assert number(out.penalties[1]) == pytest.approx(hidden * readout, rel=1e-6)
+
+
+def test_a_reduction_is_applied_to_measures_before_their_penalties() -> None:
+    step, (x, y) = Step(network(), CountCrossEntropy(), [Parts()]), batch()
+    plain = step(x, y, {})
+    step.reduce = lambda measure, samples: measure * samples
+    out = step(x, y, {})
+    assert [number(m) for m in out.measures] == [pytest.approx(4 * number(m)) for m in plain.measures]
+    assert number(out.penalties[0]) == pytest.approx(16 * number(plain.penalties[0]))
+
+
+def test_a_layer_s_input_is_recorded_with_its_output_s_shape_and_may_be_a_keyword() -> None:
+    seen = {}
+
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(5, 3), LIF(beta=0.9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.fc(input=x))
+
+    class Watching(BoundTerm):
+        def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
+            seen.update(recorded.layers)
+            return recorded.output.sum()
+
+        def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
+            return 0 * measure
+
+    class Watch(Spikes):
+        def bind(self, model: nn.Module) -> BoundTerm:
+            return Watching()
+
+    x = torch.rand(6, 4, 5)
+    Step(Keyword(), CountCrossEntropy(), [Watch()])(x, torch.arange(4) % 3, {})
+    (call,) = seen["fc"]
+    assert call.x is x
+    assert call.out_shape == (6, 4, 3)

@@ -75,7 +75,7 @@ class Report:
 
     Tensors are 0-d unless said otherwise. `objective` is what was minimised: `loss` plus the terms' penalties.
     `weight` is the loss's denominator and `samples` the number of valid samples, so that reports combine exactly.
-    `measures`, `penalties`: one each per term, in the step's order. `output`: of evaluation, `[T, B, ...]`, else None.
+    `measures`, `penalties`: as in `StepOutput`, in the step's order. `output`: of evaluation, `[T, B, ...]`, else None.
     `optimizer_steps`: how many optimiser steps the call took.
     """
 

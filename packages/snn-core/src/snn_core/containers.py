@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from snn_core.encoders import Constant, Encoder
 from snn_core.errors import ConfigError, ShapeError
 from snn_core.neurons.base import Temporal
-from snn_core.recording import Clock, Layout
+from snn_core.recording import Clock, Layout, static_shape
 
 __all__ = ["Sequential", "contains_temporal", "is_deterministic", "refuse_misread_time"]
 
@@ -52,7 +52,7 @@ class Sequential(nn.Sequential):
             x, steps = _expand(x, steps), None
         if contains_temporal(child):
             x = x if steps is None else _expand(x, steps)
-            return self._call(child, "first", x.shape[0], x), None
+            return self._call(child, "first", static_shape(x)[0], x), None
         if steps is not None:
             return self._call(child, "static", steps, x), steps
         if x.ndim < 3:
@@ -60,7 +60,7 @@ class Sequential(nn.Sequential):
                 f"snn.Sequential got x of shape {tuple(x.shape)} at {type(child).__name__}; it takes [T, B, ...] "
                 "with time first: start the network with snn.Constant(steps=...) for an input without time"
             )
-        folded = self._call(child, "folded", x.shape[0], x.flatten(0, 1))
+        folded = self._call(child, "folded", static_shape(x)[0], x.flatten(0, 1))
         return folded.unflatten(0, x.shape[:2]), None
 
     def _call(self, child: nn.Module, kind: str, steps: int, *args: object) -> Tensor:

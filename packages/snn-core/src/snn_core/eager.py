@@ -292,15 +292,14 @@ def _report(outputs: List[List[StepOutput]], steps: int, output: Optional[Tensor
         return (stacked * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
     correct = [out.correct for out in outs if out.correct is not None]
-    terms = range(len(outs[0].measures))
     return Report(
         objective=mean([out.objective for out in outs]),
         loss=mean([out.loss for out in outs], [out.weight for out in outs]),
         weight=weight,
         samples=samples,
         correct=torch.stack(correct).sum() if correct else None,
-        measures=[mean([o.measures[i] for o in outs], [o.samples for o in outs]) for i in terms],
-        penalties=[mean([o.penalties[i] for o in outs]) for i in terms],
+        measures=[mean([o.measures[i] for o in outs], [o.samples for o in outs]) for i in range(len(outs[0].measures))],
+        penalties=[mean([o.penalties[i] for o in outs]) for i in range(len(outs[0].penalties))],
         output=output,
         optimizer_steps=steps,
     )

@@ -2,9 +2,11 @@
 step.
 """
 
+import warnings
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor, nn
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Recorder",
     "State",
     "Tap",
+    "static_shape",
 ]
 
 State = Tuple[Tensor, ...]
@@ -34,6 +37,16 @@ WEIGHT_LAYERS = (
     nn.ConvTranspose3d,
 )
 """Layers whose inputs cost synaptic operations, one for each weight that they meet."""
+
+
+def static_shape(x: Tensor) -> Tuple[int, ...]:
+    """The shape as plain integers, while `torch.jit` traces too, whose graphs are made for one shape."""
+    if not torch.jit.is_tracing():
+        return tuple(x.shape)
+    with warnings.catch_warnings():
+        # sizes are tensors there, and to make constants of them is what is meant here
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return tuple(int(size) for size in x.shape)
 
 
 class Layout(NamedTuple):
@@ -61,23 +74,25 @@ class Clock:
 
 
 class LayerCall(NamedTuple):
-    """One call of a weight layer: its input, with gradient, and how time lies in it."""
+    """One call of a weight layer: its input, with gradient, how time lies in it, and the shape of its output."""
 
     x: Tensor
     layout: Optional[Layout]
+    out_shape: Tuple[int, ...]
 
 
 class LayerTap:
-    """A forward pre-hook that keeps a weight layer's inputs until the step has used them."""
+    """A forward hook that keeps a weight layer's inputs, positional or by keyword, until the step has used them."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.calls: List[LayerCall] = []
         self.fired = False
 
-    def __call__(self, module: nn.Module, args: Tuple[Tensor, ...]) -> None:
+    def __call__(self, module: nn.Module, args: Tuple[Tensor, ...], kwargs: Dict[str, Tensor], output: Tensor) -> None:
         self.fired = True
-        self.calls.append(LayerCall(args[0], self.clock.layout))
+        x = args[0] if args else kwargs["input"]
+        self.calls.append(LayerCall(x, self.clock.layout, static_shape(output)))
 
 
 class NeuronCall(NamedTuple):

@@ -4,7 +4,7 @@ whole.
 
 import contextlib
 import copy
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
 from snn_core.specs import BatchSpec, TensorSpec
 from snn_core.terms import BoundTerm, Recorded, Term
 
-__all__ = ["Step", "StepOutput"]
+__all__ = ["Reduction", "Step", "StepOutput"]
+
+Reduction = Callable[[Tensor, Tensor], Tensor]
+"""From a process's measure and its number of valid samples to the measure of all processes' samples."""
 
 
 class StepOutput(NamedTuple):
@@ -27,7 +30,7 @@ class StepOutput(NamedTuple):
     objective: loss plus penalties.    loss: the loss's weighted mean.    weight: its denominator.    samples: valid
     ones.
     correct: how many of them were classified rightly, or None.          output: the model's, `[T, B, ...]`.
-    measures, penalties: one for each term, in the order of `Step.term_names`.
+    measures: in the order of `Step.measure_names`.    penalties: one for each term, in the order of `Step.term_names`.
     states: the last state of each call of each temporal layer, for truncated back-propagation.
     """
 
@@ -47,6 +50,8 @@ class Step(nn.Module):
 
     model: any module that maps `[B, ...]` (with an encoder in it) or `[T, B, ...]` to `[T, B, ...]`.
     loss: a `Loss`, or a function of output and target that returns one value for each sample.
+    `reduce` is for backends that train in several processes: what makes the whole batch's measure of this process's
+    (`snn_core.distributed.GlobalMean`), before the penalty, which does not reduce by a mean.
     Raises ConfigError for terms of one name, or layers that would misread the time axis.
     """
 
@@ -62,6 +67,7 @@ class Step(nn.Module):
             raise ConfigError(f"two terms are named {sorted(doubled)[0]!r}; give each term of a run a name of its own")
         self.controls: Dict[str, float] = {f"{t.name}.{key}": v for t in terms for key, v in t.controls.items()}
         self.terms: List[BoundTerm] = [term.bind(self.model) for term in terms]
+        self.reduce: Optional[Reduction] = None
         self._term_traces = tuple(dict.fromkeys(name for term in terms for name in term.traces))
         self.recorder = self._listen(layers=any(term.layers for term in terms))
         object.__setattr__(self, "source", model)  # not a child: the user's model is no part of the step
@@ -81,13 +87,22 @@ class Step(nn.Module):
             elif isinstance(module, Sequential):
                 module.clock = recorder.clock
             if name in recorder.layers:
-                module.register_forward_pre_hook(recorder.layers[name])
+                module.register_forward_hook(recorder.layers[name], with_kwargs=True)
         return recorder
 
     def __getstate__(self) -> Dict[str, Any]:
         # copies (deepcopy, pickle, poptorch's copy.copy) are compiled or sent away: they must not carry the user's
         # model
         return {**self.__dict__, "source": None}
+
+    @property
+    def measure_names(self) -> Tuple[str, ...]:
+        """What a step's measures are called: "TERM", or "TERM.PART" for each part of a term that has parts."""
+        return tuple(
+            f"{name}.{part}" if part else name
+            for name, term in zip(self.term_names, self.terms)
+            for part in term.parts or ("",)
+        )
 
     @property
     def recurrence(self) -> bool:
@@ -123,7 +138,10 @@ class Step(nn.Module):
         finals = self.recorder.states()
         self.recorder.end()
         loss, weight = self.loss.reduce(output, target, traces, valid)
-        measures = tuple(term.measure(recorded, valid) for term in self.terms)
+        samples = torch.full_like(weight, output.shape[1]) if valid is None else valid.sum()
+        measures = [term.measure(recorded, valid) for term in self.terms]
+        if self.reduce is not None:
+            measures = [self.reduce(measure, samples) for measure in measures]
         penalties = tuple(
             term.penalty(measure, _controls_of(name, controls))
             for name, term, measure in zip(self.term_names, self.terms, measures)
@@ -134,8 +152,8 @@ class Step(nn.Module):
         correct = self.loss.correct(output, target, traces)
         if correct is not None:
             correct = (correct if valid is None else correct * valid).sum()
-        samples = torch.full_like(weight, output.shape[1]) if valid is None else valid.sum()
-        return StepOutput(objective, loss, weight, samples, correct, output, measures, penalties, finals)
+        values = tuple(value for term, measure in zip(self.terms, measures) for value in _values(term, measure))
+        return StepOutput(objective, loss, weight, samples, correct, output, values, penalties, finals)
 
     def _loss_traces(self) -> Dict[str, Tensor]:
         if not self.loss.needs:
@@ -208,6 +226,10 @@ def _explained(what: str, compare: str) -> Iterator[None]:
         raise
     except RuntimeError as exc:
         raise ShapeError(f"{what}: {exc}; compare it with the size of {compare}") from exc
+
+
+def _values(term: BoundTerm, measure: Tensor) -> Tuple[Tensor, ...]:
+    return measure.unbind() if term.parts else (measure,)
 
 
 def _controls_of(name: str, controls: Mapping[str, Tensor]) -> Dict[str, Tensor]:

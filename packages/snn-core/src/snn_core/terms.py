@@ -21,23 +21,40 @@ class Recorded(NamedTuple):
 
 
 class BoundTerm(ABC):
-    """A term made ready for one model: two pure, picklable tensor functions, no `.item()`, no branch on values."""
+    """A term made ready for one model: two pure, picklable tensor functions, no `.item()`, no branch on values.
+
+    parts: the names of what it measures when it measures several values; reports call them "TERM.PART".
+    """
+
+    parts: Tuple[str, ...] = ()
 
     @abstractmethod
     def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
-        """The mean over the batch's valid samples of what the term measures, 0-d. valid: `[B]` of 0 and 1, or None
-        for all.
+        """The mean over the batch's valid samples of what the term measures, 0-d; with parts `[len(parts)]`.
+
+        valid: `[B]` of 0 and 1, or None for all.
         """
 
     @abstractmethod
     def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-        """What the measure adds to the objective, 0-d. controls: the term's own, by their short names, 0-d tensors."""
+        """What the measure adds to the objective, 0-d. controls: the term's own, by their short names, 0-d tensors.
+
+        Of several processes that train together each gets the measure of the whole batch.
+        """
 
 
 class Term(ABC):
     """A named measure with a penalty. `name` is unique in a run, whose course may change the values of `controls`."""
 
     name: str
+
+    @classmethod
+    def examples(cls) -> "Sequence[Term]":
+        """Terms of this class for the conformance kit, which holds every backend to those of installed plugins.
+
+        They are bound to small nets of `snn.LIF` and `snn.LI` neurons between `nn.Linear` layers.
+        """
+        return ()
 
     @property
     def controls(self) -> Dict[str, float]:

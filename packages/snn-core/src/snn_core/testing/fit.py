@@ -167,7 +167,7 @@ def one_by_one(trial: Trial, model: nn.Module) -> Evaluation:
         weight=weight,
         samples=float(len(outs)),
         accuracy=sum(correct) / len(outs) if correct else None,
-        measures=tuple(sum(float(out.measures[i]) for out in outs) / len(outs) for i in range(len(step.terms))),
+        measures=tuple(sum(float(out.measures[i]) for out in outs) / len(outs) for i in range(len(step.measure_names))),
         output=torch.cat([out.output for out in outs], dim=1),
     )
 

@@ -15,7 +15,7 @@ from snn_core.recording import LayerCall
 from snn_core.surrogate import ATan, spike
 from snn_core.terms import BoundTerm, Recorded, Term
 
-__all__ = ["Activity", "Difference", "Drive", "Resonator", "StateProbe", "TwoPaths", "bump", "projection"]
+__all__ = ["Activity", "Difference", "Drive", "Resonator", "Shares", "StateProbe", "TwoPaths", "bump", "projection"]
 
 
 def bump(u: Tensor) -> Tensor:
@@ -179,6 +179,31 @@ class StateProbe(Term):
 
     def bind(self, model: nn.Module) -> BoundTerm:
         return _BoundProbe()
+
+
+class _BoundShares(BoundTerm):
+    def __init__(self, parts: Tuple[str, ...]) -> None:
+        self.parts = parts
+
+    def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
+        return torch.stack([_mean(_of_samples(recorded.neurons[name][0].out), valid) for name in self.parts])
+
+    def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
+        # the parts count differently, so that two of them exchanged must show
+        return sum(number * part.square() for number, part in enumerate(measure.unbind(), start=1)) * controls["weight"]
+
+
+class Shares(Term):
+    """The mean output of each temporal layer, a part each; penalty: weight times the sum of number times square."""
+
+    name = "shares"
+
+    @property
+    def controls(self) -> Dict[str, float]:
+        return {"weight": 0.5}
+
+    def bind(self, model: nn.Module) -> BoundTerm:
+        return _BoundShares(tuple(name for name, module in model.named_modules() if isinstance(module, Temporal)))
 
 
 def _of_samples(x: Tensor) -> Tensor:

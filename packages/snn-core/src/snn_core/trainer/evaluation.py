@@ -14,12 +14,12 @@ __all__ = ["evaluate", "predict"]
 def evaluate(
     program: Program,
     dataset: Any,
-    term_names: Sequence[str],
+    measure_names: Sequence[str],
     where: str = "batch {} of the evaluation",
     between: Optional[Callable[[], None]] = None,
 ) -> Dict[str, float]:
     """Loss, accuracy and measures over every sample. `between` is called after each batch and may raise."""
-    sums = Sums(term_names, where)
+    sums = Sums(measure_names, where)
     for number, batch in enumerate(program.loader(dataset, range(len(dataset)), training=False), start=1):
         sums.add(program.eval_step(batch), number)
         if between is not None:

@@ -80,7 +80,7 @@ def _end_epoch(run: Run, interrupts: Interrupts) -> None:
     metrics.update({f"train_{name}": value for name, value in run.sums.metrics().items()})
     if run.val is not None:
         where = f"batch {{}} of the validation after epoch {run.epoch}"
-        values = evaluate(run.program, run.val, run.plan.term_names, where, interrupts.check)
+        values = evaluate(run.program, run.val, run.plan.measure_names, where, interrupts.check)
         metrics.update({f"val_{name}": value for name, value in values.items()})
     metrics["seconds"] = run.seconds
     run.sync()

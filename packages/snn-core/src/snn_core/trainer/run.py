@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from snn_core.backend import Program
-from snn_core.errors import ConfigError, NonFiniteError
+from snn_core.errors import ConfigError, NonFiniteError, nearest
 from snn_core.losses import Loss
 from snn_core.optimizers import Optimizer
 from snn_core.schedules import Schedule
@@ -27,11 +27,16 @@ Metrics = Dict[str, float]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does, fixed before its first step. batches, steps: training batches, optimiser steps an epoch."""
+    """What a run does, fixed before its first step.
+
+    measure_names, controls: of `Step`.   batches, steps: training batches, optimiser steps an epoch.
+    """
 
     model: nn.Module
     loss: Loss
     terms: Tuple[Term, ...]
+    measure_names: Tuple[str, ...]
+    controls: Mapping[str, float]
     optimizer: Optimizer
     schedule: Optional[Schedule]
     settings: Settings
@@ -43,10 +48,6 @@ class Plan:
     epochs: int
     batches: int
     steps: int
-
-    @property
-    def term_names(self) -> Tuple[str, ...]:
-        return tuple(term.name for term in self.terms)
 
     def lr(self, step: int) -> float:
         """The learning rate of the optimiser step that follows `step` earlier ones."""
@@ -110,11 +111,12 @@ class RunResult:
 
 @dataclass
 class Run:
-    """One run, as hooks see it. They may read all of it, and call `stop`, `on_exit` and `program.set_control`.
+    """One run, as hooks see it. They may read all of it, and call `stop`, `on_exit` and `set_control`.
 
     folder: the run's, or None.   epoch: from 1, the one that goes on or has just ended.   batch: batches done of it.
     step: optimiser steps done in all.   history: the metrics of each epoch that has ended.   lr: of the step done last.
     resumed: whether it goes on from a checkpoint.   stopped: why it ends early, or None.
+    controls: the step's controls as they are now, "TERM.CONTROL" to number.
     """
 
     plan: Plan
@@ -128,18 +130,20 @@ class Run:
     lr: float = 0.0
     history: List[Metrics] = field(default_factory=list)
     stopped: Optional[str] = None
+    controls: Dict[str, float] = field(init=False)
     sums: Sums = field(init=False)
     _exits: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _earlier_s: float = 0.0
     _started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self.controls = dict(self.plan.controls)
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Make ready to count the epoch that follows those in `history`."""
         self.batch = 0
-        self.sums = Sums(self.plan.term_names, f"step {{}} (epoch {len(self.history) + 1})")
+        self.sums = Sums(self.plan.measure_names, f"step {{}} (epoch {len(self.history) + 1})")
 
     @property
     def model(self) -> nn.Module:
@@ -168,6 +172,14 @@ class Run:
     def stop(self, reason: str) -> None:
         """End training after this epoch. The first reason counts."""
         self.stopped = self.stopped or reason
+
+    def set_control(self, name: str, value: float) -> None:
+        """Set a control of a term, "TERM.CONTROL", for the steps that follow. Raises ConfigError for an unknown one."""
+        if name not in self.controls:
+            known = f"its controls are {', '.join(self.controls)}" if self.controls else "its terms have none"
+            raise ConfigError(f"the run has no control {name!r}{nearest(name, self.controls)}; {known}")
+        self.program.set_control(name, value)
+        self.controls[name] = value
 
     def on_exit(self, action: Callable[[], object]) -> None:
         """Call `action` when the run is left, however that happens."""
@@ -208,6 +220,7 @@ class Run:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; the plugins' part is handed out when the run starts."""
         self.program.load_state_dict(state["program"])
+        self.controls = dict(state["program"]["controls"])
         loop = state["loop"]
         self.history = [dict(metrics) for metrics in loop["history"]]
         self.begin_epoch()

@@ -43,8 +43,8 @@ class Sums:
     where: how an error names a report, with its number in place of "{}", such as "step {} (epoch 3)".
     """
 
-    def __init__(self, term_names: Sequence[str], where: str) -> None:
-        self._names = tuple(term_names)
+    def __init__(self, measure_names: Sequence[str], where: str) -> None:
+        self._names = tuple(measure_names)
         self._where = where
         self._waiting: List[_Waiting] = []
         self._loss = self._weight = self._samples = 0.0
@@ -91,7 +91,7 @@ class Sums:
             self._measures[index] += measure * row.samples
 
     def metrics(self) -> Dict[str, float]:
-        """Everything added so far: "loss", "accuracy" where the loss has one, and each term's measure by its name."""
+        """Everything added so far: "loss", "accuracy" where the loss has one, and each measure by its name."""
         self.fold()
         samples = self._samples or math.nan
         means = [total / samples for total in self._measures]

@@ -99,13 +99,13 @@ class Trainer:
         Ctrl-C and SIGTERM end the step, save, and raise TrainingInterrupted. Raises DataError, ConfigError,
         Unsupported, CheckpointError and RunFolderError for what cannot be used, NonFiniteError for a loss of NaN.
         """
-        spec = self._spec(train)
-        plan = self._plan(train, val, spec, epochs)
+        spec, step = self._spec(train), self._step()
+        plan = self._plan(train, val, spec, epochs, step)
         manager = plugin_manager(self.callbacks)
         folder = self._open_folder(resume)
         try:
             saved = None if resume is None else read_checkpoint(resume, plan.identity())
-            with self._compile(spec) as program:
+            with self._compile(step, spec) as program:
                 run = Run(plan, program, manager, None if folder is None else folder.path)
                 if saved is not None:
                     run.restore(saved)
@@ -120,13 +120,14 @@ class Trainer:
                 folder.close()
 
     def evaluate(self, data: Any) -> Dict[str, float]:
-        """Return "loss", "accuracy" where the loss has one, and each term's measure, over every sample of `data`."""
-        with self._compile(self._spec(data)) as program:
-            return evaluation.evaluate(program, data, [term.name for term in self.terms])
+        """Return "loss", "accuracy" where the loss has one, and what the terms measure, over every sample of `data`."""
+        step = self._step()
+        with self._compile(step, self._spec(data)) as program:
+            return evaluation.evaluate(program, data, step.measure_names)
 
     def predict(self, data: Any) -> Tensor:
         """Return the model's output `[T, N, ...]` for every sample of `data`, in its order, on the CPU."""
-        with self._compile(self._spec(data)) as program:
+        with self._compile(self._step(), self._spec(data)) as program:
             return evaluation.predict(program, data, range(len(data)))
 
     def _backend(self) -> "_Device":
@@ -145,11 +146,13 @@ class Trainer:
         x, target = sample_spec(data, self.settings.time_axis, self.settings.target_time_axis)
         return BatchSpec(self.settings.batch_size, x, target)
 
-    def _compile(self, spec: BatchSpec) -> Program:
-        step = Step(self.model, self.loss, self.terms)
+    def _step(self) -> Step:
+        return Step(self.model, self.loss, self.terms)
+
+    def _compile(self, step: Step, spec: BatchSpec) -> Program:
         return self._backend().backend.compile(step, self.optimizer, spec, self.settings.train_spec())
 
-    def _plan(self, train: Any, val: Any, spec: BatchSpec, epochs: int) -> Plan:
+    def _plan(self, train: Any, val: Any, spec: BatchSpec, epochs: int, step: Step) -> Plan:
         if not is_count(epochs):
             raise ConfigError(f"epochs is {epochs!r}; it must be an integer of 1 or more")
         settings = self.settings
@@ -162,6 +165,8 @@ class Trainer:
             model=self.model,
             loss=self.loss,
             terms=self.terms,
+            measure_names=step.measure_names,
+            controls=step.controls,
             optimizer=self.optimizer,
             schedule=self.schedule,
             settings=settings,

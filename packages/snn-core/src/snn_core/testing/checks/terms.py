@@ -1,7 +1,9 @@
 """Terms: what is measured, what it costs, its gradient, and controls that change while a run goes on."""
 
+from functools import partial
 from typing import Callable, Dict
 
+from snn_core import plugins
 from snn_core.backend import Backend, Program
 from snn_core.optimizers import SGD
 from snn_core.terms import Term
@@ -20,15 +22,29 @@ from snn_core.testing.fit import (
     train,
 )
 from snn_core.testing.nets import dense, images, static
-from snn_core.testing.pieces import Activity, Drive, StateProbe
+from snn_core.testing.pieces import Activity, Drive, Shares, StateProbe
 from snn_core.testing.trial import Trial, compiled, tolerance
 
 __all__ = ["CHECKS"]
+
+
+def _same(term: Term) -> Term:
+    return term
+
+
+def _installed() -> Dict[str, Callable[[], Term]]:
+    """The examples of the terms that installed plugins offer."""
+    offered = plugins.registered_terms(plugins.plugin_manager())
+    examples = [(info, example) for info in offered for example in getattr(info.factory, "examples", tuple)()]
+    return {f"{info.name} of {info.plugin}: {example!r}": partial(_same, example) for info, example in examples}
+
 
 _TERMS: Dict[str, Callable[[], Term]] = {
     "outputs of neurons": Activity,
     "inputs of layers": Drive,
     "recorded states": lambda: StateProbe(("mem",)),
+    "several values": Shares,
+    **_installed(),
 }
 
 

@@ -1,0 +1,51 @@
+"""What several processes agree on, held against one process with the joint batch."""
+
+import os
+from pathlib import Path
+from typing import List
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from snn_core.distributed import GlobalMean
+
+SHARES = ((0, 3), (3, 8))  # uneven: 3 and 5 samples
+
+
+def objective(measure: Tensor) -> Tensor:
+    """A penalty that is no mean of its parts' penalties."""
+    return measure.log().square().sum()
+
+
+def samples() -> Tensor:
+    return torch.rand(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+
+
+def measure(weight: Tensor, x: Tensor) -> Tensor:
+    return (x * weight).square().mean(0)
+
+
+def work(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    weight = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
+    x = samples()[slice(*SHARES[rank])]
+    whole = GlobalMean()(measure(weight, x), torch.tensor(float(len(x))))
+    objective(whole).backward()
+    torch.save((whole.detach(), weight.grad), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_mean_and_its_gradient_are_those_of_the_joint_batch(tmp_path: Path) -> None:
+    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
+    weight = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
+    expected = measure(weight, samples())
+    objective(expected).backward()
+    found: List[List[Tensor]] = [torch.load(f"{tmp_path}/{rank}.pt") for rank in (0, 1)]
+    for value, _ in found:
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-14, atol=0)
+    # as DistributedDataParallel combines them
+    torch.testing.assert_close((found[0][1] + found[1][1]) / 2, weight.grad, rtol=1e-13, atol=0)
