@@ -21,11 +21,11 @@ EVERYDAY = ROOT / "constraints" / "everyday.txt"
 TOOLS = ROOT / "constraints" / "tools.txt"
 CHECKERS = ("mypy", "pytest-xdist", "ruff")
 
-# Constraints file: Python, uv's resolution, extras of snn-core, further requirements.
+# Constraints file: Python, uv's resolution, packages, their extras, further requirements.
 LOCKS = {
-    "everyday": ("3.11", "highest", ("tensorboard", "testing"), ("torch==2.13.0", *CHECKERS)),
-    "floor": ("3.8", "lowest-direct", ("testing",), ("torch==2.0.1",)),
-    "vision": ("3.11", "highest", ("testing", "vision"), ("torch==2.11.0", "torchvision==0.26.0")),
+    "everyday": ("3.11", "highest", ("core", "metrics"), ("tensorboard", "testing"), ("torch==2.13.0", *CHECKERS)),
+    "floor": ("3.8", "lowest-direct", ("core", "metrics"), ("testing",), ("torch==2.0.1",)),
+    "vision": ("3.11", "highest", ("core",), ("testing", "vision"), ("torch==2.11.0", "torchvision==0.26.0")),
 }
 
 
@@ -53,12 +53,12 @@ def extras(package: Path) -> str:
 
 @nox.session(python="3.11", reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """Time the seed network beside the peers: `bench` runs every script of benchmarks/, `bench NAME.py [ARGS]` one."""
+    """Time this project beside its peers: `bench` runs every script of benchmarks/, `bench NAME.py [ARGS]` one."""
     session.install("--constraint", str(EVERYDAY), *[str(package) for package in PACKAGES])
-    for peer in ("snntorch", "spikingjelly"):
+    for peer in ("snntorch", "spikingjelly", "sinabs"):
         # Without --no-deps the peers bring torchvision, and with it another torch.
         session.install("--no-deps", "--requirement", str(ROOT / "constraints" / f"parity-{peer}.txt"))
-    names = session.posargs[:1] or sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+    names = session.posargs[:1] or sorted(path.name for path in (ROOT / "benchmarks").glob("[!_]*.py"))
     for name in names:
         session.run("python", str(ROOT / "benchmarks" / name), *session.posargs[1:])
 
@@ -105,17 +105,22 @@ def changelog(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
     """Write constraints/*.txt again after a dependency changed; `lock --upgrade` also takes the newest releases."""
-    for name, (python, resolution, wanted, further) in LOCKS.items():
-        source = Path(session.create_tmp()) / f"{name}.in"
+    for name, (python, resolution, locked, wanted, further) in LOCKS.items():
+        source, ours = (Path(session.create_tmp()) / f"{name}.{suffix}" for suffix in ("in", "ours"))
         source.write_text("\n".join(further))
+        # our packages need each other, and the registry has none of them
+        ours.write_text("\n".join(f"{package.name} @ {package.as_uri()}" for package in PACKAGES))
         session.run(
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-annotate", "--python-version", python),
             *("--custom-compile-command", "python3.11 start.py lock"),
             *("--python-platform", "x86_64-manylinux_2_28", "--resolution", resolution),
             *[f"--extra={extra}" for extra in wanted],
             *("--output-file", str(ROOT / "constraints" / f"{name}.txt")),
+            *("--override", str(ours)),
+            *[f"--no-emit-package={package.name}" for package in PACKAGES],
             *session.posargs,
-            *(str(ROOT / "packages" / "snn-core" / "pyproject.toml"), str(source)),
+            *[str(ROOT / "packages" / f"snn-{package}" / "pyproject.toml") for package in locked],
+            str(source),
             external=True,
         )
 

@@ -12,10 +12,10 @@ import argparse
 import importlib.metadata
 import json
 import statistics
-import time
-from typing import Callable, Dict, List
+from typing import Callable
 
 import torch
+from _timing import interleaved
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -104,18 +104,6 @@ def _loop(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Callabl
         return value
 
     return step
-
-
-def interleaved(steps: Dict[str, Callable[[], object]], turns: int, warm_up: int = 3) -> Dict[str, List[float]]:
-    """Run each step once per turn and return its times in milliseconds."""
-    times: Dict[str, List[float]] = {name: [] for name in steps}
-    for turn in range(warm_up + turns):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn >= warm_up:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def main() -> None:

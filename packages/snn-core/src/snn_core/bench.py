@@ -1,6 +1,6 @@
 """One whole training step as a plain callable, for anyone's timing."""
 
-from typing import Any, Callable, Optional, Tuple, Union
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from snn_core.data.checks import check_batch
 from snn_core.optimizers import Adam, Optimizer
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step
+from snn_core.terms import Term
 
 __all__ = ["step_function"]
 
@@ -25,6 +26,7 @@ def step_function(
     batch: Tuple[Tensor, Tensor],
     time_axis: Optional[int] = None,
     precision: str = "fp32",
+    terms: Sequence[Term] = (),
 ) -> Callable[[], Report]:
     """Compile `model` and return a callable that runs one training step (forward, backward, update) on `batch` at
     each call.
@@ -42,6 +44,6 @@ def step_function(
         TensorSpec(tuple(target.shape[1:]), dtypes[1]),
     )
     check_batch(x, target, spec)
-    program = chosen.compile(Step(model, loss), optimizer, spec, TrainSpec(precision=precision))
+    program = chosen.compile(Step(model, loss, terms), optimizer, spec, TrainSpec(precision=precision))
     prepared = next(iter(program.loader(list(zip(x, target)), range(len(x)), training=True)))
     return lambda: program.train_step(prepared)
