@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 from typing import Any, List
 
+import matplotlib
 import pytest
 import torch
 from matplotlib.text import Text
 from rich.console import Console
 
 from snn_core.errors import ConfigError
+from snn_core.figures import house_style, new_figure
 from snn_core.hookspecs import hookimpl
 from snn_core.trainer import TensorBoard
+from snn_core.trainer.logs import read_log
 from snn_core.trainer.plots import plot_curves, plot_output
 from snn_core.trainer.progress import ProgressBar
 
@@ -174,3 +177,19 @@ def test_outputs_that_are_no_spikes_are_drawn_as_an_image(shape: tuple) -> None:
     image = figure.axes[0].images[0]
     assert image.get_array().shape == (int(torch.tensor(shape[1:]).prod()), shape[0])
     figure.savefig(io.BytesIO())
+
+
+def test_a_log_is_read_by_kind_without_the_line_that_a_killed_process_left(tmp_path: Path) -> None:
+    assert read_log(tmp_path, "step") == []
+    lines = ['{"kind": "step", "step": 1, "loss": null}', '{"kind": "epoch", "epoch": 1}', '{"kind": "step", "st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_log(tmp_path, "step") == [{"kind": "step", "step": 1, "loss": None}]
+    assert read_log(tmp_path, "epoch") == [{"kind": "epoch", "epoch": 1}]
+
+
+def test_the_house_style_leaves_matplotlib_s_settings_as_they_were() -> None:
+    before = dict(matplotlib.rcParams)
+    with house_style():
+        assert not matplotlib.rcParams["axes.spines.top"]
+        assert new_figure(4.0, 3.0).get_size_inches().tolist() == [4.0, 3.0]
+    assert dict(matplotlib.rcParams) == before

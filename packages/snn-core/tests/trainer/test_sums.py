@@ -52,7 +52,7 @@ def test_accuracy_and_measures_are_means_over_samples_not_over_batches() -> None
     sums.add(report([1.0] * 6, [1.0] * 6, correct=3.0, term=10.0), 1)
     sums.add(report([1.0] * 2, [1.0] * 2, correct=2.0, term=30.0), 2)
     assert sums.metrics() == pytest.approx({"loss": 1.0, "accuracy": 5 / 8, "synops": 120 / 8})
-    assert sums.last() == pytest.approx({"loss": 1.0, "accuracy": 1.0, "synops": 30.0})
+    assert sums.last() == pytest.approx({"loss": 1.0, "accuracy": 1.0, "synops": 30.0, "penalty": 1.0})
 
 
 def test_a_loss_without_classes_has_no_accuracy() -> None:

@@ -1,9 +1,12 @@
 """The metric log: JSON lines in the run folder, and TensorBoard where it is asked for."""
 
+import contextlib
+import json
 import math
 from dataclasses import asdict
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Dict, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping
 
 from snn_core.errors import ConfigError
 from snn_core.hookspecs import hookimpl
@@ -12,7 +15,7 @@ from snn_core.trainer.folder import RunFolder, writing
 if TYPE_CHECKING:
     from snn_core.trainer.run import Run, RunResult
 
-__all__ = ["LOG", "SUMMARY", "JsonLog", "NumbersOnly", "TensorBoard"]
+__all__ = ["LOG", "SUMMARY", "JsonLog", "NumbersOnly", "TensorBoard", "read_log"]
 
 LOG = "metrics.jsonl"
 SUMMARY = "summary.json"
@@ -106,6 +109,23 @@ class TensorBoard:
         for name, value in metrics.items():
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(f"{group}/{name}", value, int(metrics["step"]))
+
+
+def read_log(folder: Path, kind: str) -> List[Dict[str, Any]]:
+    """The lines of one kind, "step" or "epoch", that the run in `folder` has logged; a value that was not finite is
+    None.
+    """
+    path = folder / LOG
+    if not path.exists():
+        return []
+    return [line for line in _lines(path.read_text(encoding="utf-8")) if line["kind"] == kind]
+
+
+def _lines(text: str) -> Iterator[Dict[str, Any]]:
+    # a killed process leaves its last line half-written
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def _plain(metrics: Mapping[str, float]) -> Dict[str, Any]:

@@ -1,17 +1,17 @@
 """Plots of a finished run, as PNG files in RUN/plots: the curves, and what the network fired for one sample."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from snn_core.figures import FIRST, SECOND, house_style, new_figure
 from snn_core.hookspecs import hookimpl
 from snn_core.losses import Loss, WeightedSum
 from snn_core.trainer.evaluation import predict
 from snn_core.trainer.folder import writing
-from snn_core.trainer.logs import LOG
+from snn_core.trainer.logs import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from snn_core.trainer.run import Run, RunResult
 
 __all__ = ["Plots", "plot_curves", "plot_output"]
-
-_TRAIN, _VAL, _TARGET = "#1f5fa8", "#d9731a", "#d9731a"
-_STYLE: Any = {
-    "font.size": 10.0,
-    "axes.titlesize": 11.0,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "legend.frameon": False,
-}
 
 
 class Plots:
@@ -45,7 +32,8 @@ class Plots:
     def snn_run_end(self, run: "Run", result: "RunResult") -> None:
         figures = {}
         if result.history:
-            figures["curves"] = plot_curves(result.history, _logged_steps(self._folder / LOG), run.plan.steps)
+            logged = [(line["step"], line) for line in read_log(self._folder, "step")]
+            figures["curves"] = plot_curves(result.history, logged, run.plan.steps)
         data = run.plan.train if run.val is None else run.val
         name = "training" if run.val is None else "validation"
         output, target = predict(run.program, data, [0])[:, 0], torch.as_tensor(data[0][1])
@@ -63,8 +51,8 @@ def plot_curves(
 ) -> "Figure":
     """Loss and, where there is one, accuracy over epochs. logged: (optimiser step, values) of single training steps."""
     names = [name for name in ("loss", "accuracy") if f"train_{name}" in history[-1]]
-    with _style():
-        figure = _figure(5.0 * len(names), 3.6)
+    with house_style():
+        figure = new_figure(5.0 * len(names), 3.6)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
             _draw_curve(axes, name, history, logged, steps_per_epoch)
     return figure
@@ -80,8 +68,8 @@ def _draw_curve(
     scale = 100.0 if name == "accuracy" else 1.0
     single = [(step / steps_per_epoch, scale * values[name]) for step, values in logged if values.get(name) is not None]
     if single:
-        axes.plot(*zip(*single), color=_TRAIN, alpha=0.3, linewidth=1.0, label="training, single steps")
-    for part, color, label in (("train", _TRAIN, "training"), ("val", _VAL, "validation")):
+        axes.plot(*zip(*single), color=FIRST, alpha=0.3, linewidth=1.0, label="training, single steps")
+    for part, color, label in (("train", FIRST, "training"), ("val", SECOND, "validation")):
         points = [(m["epoch"], scale * m[f"{part}_{name}"]) for m in history if f"{part}_{name}" in m]
         if points:
             axes.plot(*zip(*points), color=color, marker="o", markersize=4, label=label)
@@ -108,15 +96,13 @@ def plot_output(output: Tensor, title: str, label: Optional[int] = None, populat
     values = output.detach().float().flatten(1)
     spikes = bool(((values == 0) | (values == 1)).all())
     marked = range(0) if label is None else range(label * population, (label + 1) * population)
-    with _style():
-        figure = _figure(9.0, max(3.2, min(1.4 + 0.22 * values.shape[1], 8.0)))
+    with house_style():
+        figure = new_figure(9.0, max(3.2, min(1.4 + 0.22 * values.shape[1], 8.0)))
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
         if spikes:
             time, neuron = values.nonzero(as_tuple=True)
             width = min(3.0, max(0.8, 150.0 / len(values)))
-            left.vlines(
-                time.tolist(), (neuron - 0.35).tolist(), (neuron + 0.35).tolist(), color=_TRAIN, linewidth=width
-            )
+            left.vlines(time.tolist(), (neuron - 0.35).tolist(), (neuron + 0.35).tolist(), color=FIRST, linewidth=width)
         else:
             image = left.imshow(values.t().tolist(), aspect="auto", origin="lower", interpolation="nearest")
             figure.colorbar(image, ax=left, label="output (dimensionless)")
@@ -129,7 +115,7 @@ def plot_output(output: Tensor, title: str, label: Optional[int] = None, populat
 def _finish_output(left: "Axes", right: "Axes", values: Tensor, spikes: bool, marked: range) -> None:
     steps, neurons = values.shape
     totals = (values.sum(0) if spikes else values.mean(0)).tolist()
-    colors = [_TARGET if index in marked else _TRAIN for index in range(neurons)]
+    colors = [SECOND if index in marked else FIRST for index in range(neurons)]
     right.barh(range(neurons), totals, color=colors, height=0.7)
     right.set_xlabel("spikes" if spikes else "mean output")
     left.set_xlim(-0.5, steps - 0.5)
@@ -142,24 +128,4 @@ def _finish_output(left: "Axes", right: "Axes", values: Tensor, spikes: bool, ma
     if neurons <= 20:
         left.set_yticks(range(neurons))
     if marked and spikes:  # over an image the colour would change what the image says
-        left.axhspan(marked.start - 0.5, marked.stop - 0.5, color=_TARGET, alpha=0.15, linewidth=0)
-
-
-def _figure(width_inches: float, height_inches: float) -> "Figure":
-    # no pyplot: it keeps figures in a global list and may ask for a display
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
-
-
-def _style() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(_STYLE)
-
-
-def _logged_steps(path: Path) -> List[Tuple[int, Dict[str, float]]]:
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [(line["step"], line) for line in lines if line["kind"] == "step"]
+        left.axhspan(marked.start - 0.5, marked.stop - 0.5, color=SECOND, alpha=0.15, linewidth=0)

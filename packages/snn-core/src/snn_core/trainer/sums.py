@@ -25,6 +25,7 @@ class _Row(NamedTuple):
     loss: float
     weight: float
     samples: float
+    penalty: float
     correct: Optional[float]
     measures: List[float]
 
@@ -99,13 +100,14 @@ class Sums:
         return self._named(self._loss / (self._weight or math.nan), correct, means)
 
     def last(self) -> Dict[str, float]:
-        """The same, of the last report alone."""
+        """The same, of the last report alone, and where there are terms "penalty", what they add to the loss."""
         self.fold()
         row = self._last
         if row is None:
             return {}
         correct = None if row.correct is None else row.correct / (row.samples or math.nan)
-        return self._named(row.loss, correct, row.measures)
+        named = self._named(row.loss, correct, row.measures)
+        return {**named, "penalty": row.penalty} if self._names else named
 
     def _named(self, loss: float, correct: Optional[float], measures: Sequence[float]) -> Dict[str, float]:
         accuracy = {} if correct is None else {"accuracy": correct}
@@ -131,11 +133,12 @@ class Sums:
 
 
 def _tensors(report: Report) -> List[Tensor]:
-    values = [report.objective, report.loss, report.weight, report.samples]
+    penalty = torch.stack(list(report.penalties)).sum() if report.penalties else torch.zeros_like(report.loss)
+    values = [report.objective, report.loss, report.weight, report.samples, penalty]
     values += [] if report.correct is None else [report.correct]
     return [value.detach() for value in (*values, *report.measures)]
 
 
 def _row(values: List[float], has_correct: bool) -> _Row:
-    rest = values[4:]
-    return _Row(values[0], values[1], values[2], values[3], rest[0] if has_correct else None, rest[has_correct:])
+    rest = values[5:]
+    return _Row(*values[:5], correct=rest[0] if has_correct else None, measures=rest[has_correct:])

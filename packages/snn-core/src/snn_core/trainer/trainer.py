@@ -33,7 +33,7 @@ from snn_core.trainer.signals import Interrupted, Interrupts
 __all__ = ["Trainer"]
 
 _ADAM = Adam()
-_OURS = ("accuracy", "epoch", "loss", "lr", "seconds", "step")
+_OURS = ("accuracy", "epoch", "loss", "lr", "penalty", "seconds", "step")
 
 
 class _Device(NamedTuple):
