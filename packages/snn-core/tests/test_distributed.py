@@ -1,12 +1,16 @@
-"""What several processes agree on, held against one process with the joint batch."""
+"""What several processes agree on, held against one process with the joint batch.
+
+`python test_distributed.py RANK FOLDER` is one of the processes.
+"""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import List
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from snn_core.distributed import GlobalMean
@@ -40,7 +44,8 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_the_mean_and_its_gradient_are_those_of_the_joint_batch(tmp_path: Path) -> None:
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
+    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     weight = torch.full((4,), 1.5, dtype=torch.float64, requires_grad=True)
     expected = measure(weight, samples())
     objective(expected).backward()
@@ -49,3 +54,7 @@ def test_the_mean_and_its_gradient_are_those_of_the_joint_batch(tmp_path: Path) 
         torch.testing.assert_close(value, expected.detach(), rtol=1e-14, atol=0)
     # as DistributedDataParallel combines them
     torch.testing.assert_close((found[0][1] + found[1][1]) / 2, weight.grad, rtol=1e-13, atol=0)
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2])

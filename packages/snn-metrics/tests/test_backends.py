@@ -1,12 +1,16 @@
-"""Terms inside compiled steps: the conformance kit, torch's compilers and tracers, several processes."""
+"""Terms inside compiled steps: the conformance kit, torch's compilers and tracers, several processes.
+
+`python test_backends.py RANK SHARES FOLDER` is one of the processes.
+"""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 import snn_core as snn
@@ -139,7 +143,10 @@ def work(rank: int, name: str, folder: str) -> None:
 @pytest.mark.parametrize("name", SHARES)
 def test_under_ddp_penalties_and_gradients_are_those_of_the_global_batch(name: str, tmp_path: Path) -> None:
     shares = SHARES[name]
-    mp.spawn(work, args=(name, str(tmp_path)), nprocs=len(shares))
+    processes = [
+        subprocess.Popen([sys.executable, __file__, str(rank), name, str(tmp_path)]) for rank in range(len(shares))
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0] * len(shares)
     want, slopes = joint(*batch(sum(shares)))
     found = [torch.load(f"{tmp_path}/{rank}.pt") for rank in range(len(shares))]
     for penalties, _ in found:
@@ -166,3 +173,7 @@ def test_eight_micro_batches_share_the_mean_measure_and_have_penalties_of_their_
     measures, penalties = (torch.stack([getattr(out, name)[0] for out in parts]) for name in ("measures", "penalties"))
     torch.testing.assert_close(measures.mean(), whole.measures[0])
     assert torch.allclose(penalties.mean(), whole.penalties[0], rtol=1e-6) is linear
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2], sys.argv[3])
