@@ -140,5 +140,5 @@ def _tensors(report: Report) -> List[Tensor]:
 
 
 def _row(values: List[float], has_correct: bool) -> _Row:
-    rest = values[5:]
-    return _Row(*values[:5], correct=rest[0] if has_correct else None, measures=rest[has_correct:])
+    objective, loss, weight, samples, penalty, *rest = values
+    return _Row(objective, loss, weight, samples, penalty, rest[0] if has_correct else None, rest[has_correct:])

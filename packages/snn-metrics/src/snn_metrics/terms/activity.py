@@ -11,6 +11,7 @@ from snn_core.neurons.base import Temporal
 from snn_core.terms import BoundTerm, Recorded, Term
 from snn_metrics.counting import magnitude
 from snn_metrics.terms._samples import mean_of_samples, require_number
+from snn_metrics.terms._weighted import BoundWeighted, Weighted
 
 __all__ = ["ActivityL1", "Silence", "SpikeRate", "firing_layers"]
 
@@ -71,7 +72,7 @@ class _BoundRate(BoundTerm):
 
 
 @dataclass(frozen=True)
-class ActivityL1(Term):
+class ActivityL1(Weighted):
     """Mean magnitude of what a neuron sends in a time step, over all neurons of the network, times a weight.
 
     Measure: sum |output| / (steps x neurons).   Penalty: weight x measure. Graded spikes count by their size.
@@ -79,36 +80,21 @@ class ActivityL1(Term):
     weight: 0 only measures.   only: names of the layers; None for all that fire. Raises ConfigError as `SpikeRate`.
     """
 
-    weight: float = 1.0
     only: Only = None
     name: str = "activity_l1"
-
-    def __post_init__(self) -> None:
-        require_number(f"{self.name}.weight", self.weight, 0)
 
     @classmethod
     def examples(cls) -> Sequence[Term]:
         return [cls()]
 
-    @property
-    def controls(self) -> Dict[str, float]:
-        return {"weight": self.weight}
-
     def bind(self, model: nn.Module) -> BoundTerm:
         return _BoundActivity(firing_layers(model, self.name, self.only))
 
 
-class _Weighted(BoundTerm):
-    """A penalty that is the measure times a weight."""
-
+class _BoundActivity(BoundWeighted):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
 
-    def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-        return controls["weight"] * measure
-
-
-class _BoundActivity(_Weighted):
     def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
         rates = [rate for name in self.names for rate in _rates(recorded, name)]
         total = torch.stack([rate.sum(-1) for rate in rates]).sum(0)
@@ -116,7 +102,7 @@ class _BoundActivity(_Weighted):
 
 
 @dataclass(frozen=True)
-class Silence(Term):
+class Silence(Weighted):
     """Share of (sample, neuron) pairs that stay silent over the whole sequence, times a weight: against dead neurons.
 
     Measure: mean of relu(1 - spikes), over samples and neurons; for spikes of 0 and 1 exactly the share of silent
@@ -125,26 +111,21 @@ class Silence(Term):
     weight: 0 only measures.   only: names of the layers; None for all that fire. Raises ConfigError as `SpikeRate`.
     """
 
-    weight: float = 1.0
     only: Only = None
     name: str = "silence"
-
-    def __post_init__(self) -> None:
-        require_number(f"{self.name}.weight", self.weight, 0)
 
     @classmethod
     def examples(cls) -> Sequence[Term]:
         return [cls()]
 
-    @property
-    def controls(self) -> Dict[str, float]:
-        return {"weight": self.weight}
-
     def bind(self, model: nn.Module) -> BoundTerm:
         return _BoundSilence(firing_layers(model, self.name, self.only))
 
 
-class _BoundSilence(_Weighted):
+class _BoundSilence(BoundWeighted):
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
     def measure(self, recorded: Recorded, valid: Optional[Tensor]) -> Tensor:
         spikes = [_spikes(call.out) for name in self.names for call in recorded.neurons[name]]
         silent = torch.stack([torch.relu(1 - counts).sum(-1) for counts in spikes]).sum(0)

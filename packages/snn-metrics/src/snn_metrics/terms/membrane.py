@@ -3,7 +3,7 @@
 import math
 import sys
 from dataclasses import dataclass
-from typing import ClassVar, Dict, Mapping, Optional, Sequence, Tuple
+from typing import ClassVar, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from snn_core.neurons.base import Temporal
 from snn_core.recording import static_shape
 from snn_core.terms import BoundTerm, Recorded, Term
 from snn_metrics.terms._samples import mean_of_samples, require_number, wide
+from snn_metrics.terms._weighted import BoundWeighted
 
 __all__ = ["MembraneBound"]
 
@@ -54,7 +55,7 @@ class MembraneBound(Term):
         return _BoundMembrane(self.low, self.high)
 
 
-class _BoundMembrane(BoundTerm):
+class _BoundMembrane(BoundWeighted):
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
 
@@ -66,6 +67,3 @@ class _BoundMembrane(BoundTerm):
                 outside.append(beyond.sum(0, dtype=wide(mem)).flatten(1).sum(-1))
                 elements += math.prod(static_shape(mem)) // static_shape(mem)[1]
         return mean_of_samples(torch.stack(outside).sum(0), valid) / elements
-
-    def penalty(self, measure: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-        return controls["weight"] * measure

@@ -1,7 +1,7 @@
 """WeightSparsity: fewer and smaller weights."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from snn_core.errors import ConfigError
 from snn_core.recording import WEIGHT_LAYERS
 from snn_core.terms import BoundTerm, Recorded, Term
-from snn_metrics.terms._samples import require_number, wide
+from snn_metrics.terms._samples import wide
+from snn_metrics.terms._weighted import Weighted
 
 __all__ = ["WeightSparsity"]
 
 
 @dataclass(frozen=True)
-class WeightSparsity(Term):
+class WeightSparsity(Weighted):
     """Mean magnitude of the weights of all weight layers, biases left out, times a weight (the lasso; Tibshirani 1996).
 
     Measure: the parts "magnitude", the mean of |w|, and "zeros", the share of weights that are exactly 0, which pruning
@@ -24,19 +25,11 @@ class WeightSparsity(Term):
     weight: 0 only measures. Raises ConfigError for a model without weight layers.
     """
 
-    weight: float = 1.0
     name: str = "weight_sparsity"
-
-    def __post_init__(self) -> None:
-        require_number(f"{self.name}.weight", self.weight, 0)
 
     @classmethod
     def examples(cls) -> Sequence[Term]:
         return [cls()]
-
-    @property
-    def controls(self) -> Dict[str, float]:
-        return {"weight": self.weight}
 
     def bind(self, model: nn.Module) -> BoundTerm:
         found = [module for module in model.modules() if isinstance(module, WEIGHT_LAYERS)]
