@@ -3,8 +3,9 @@
 Every public name is imported when it is first used (PEP 562), so that `import snn_core` is quick and needs no torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Dict, List
+
+from snn_core.lazy import finder
 
 if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against the table below
     from snn_core import bench as bench
@@ -223,23 +224,13 @@ _HOME: Dict[str, str] = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        from snn_core.errors import nearest
+_find = finder(__name__, _HOME, "snn-core")
 
-        raise AttributeError(f"module 'snn_core' has no attribute {name!r}{nearest(name, __all__)}")
+
+def __getattr__(name: str) -> Any:
     globals()[name] = value = _find(name)
     return value
 
 
 def __dir__() -> List[str]:
     return sorted({*globals(), *__all__})
-
-
-def _find(name: str) -> Any:
-    if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("snn-core")
-    module = importlib.import_module(f"snn_core.{_HOME[name] or name}")
-    return getattr(module, name) if _HOME[name] else module

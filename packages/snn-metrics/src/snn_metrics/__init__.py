@@ -3,12 +3,14 @@
 Every public name is imported when it is first used (PEP 562), so that installing this package slows no command.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Dict, List
+
+from snn_core.lazy import finder
 
 if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against the table below
     from snn_metrics import energy as energy
     from snn_metrics import metrics as metrics
+    from snn_metrics import report as report
     from snn_metrics.control import BudgetSchedule as BudgetSchedule
     from snn_metrics.control import Lagrangian as Lagrangian
     from snn_metrics.hooks import SynOpsHandle as SynOpsHandle
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against
 _HOME: Dict[str, str] = {
     "energy": "",
     "metrics": "",
+    "report": "",
     "BudgetSchedule": "control",
     "Lagrangian": "control",
     "SynOpsHandle": "hooks",
@@ -41,23 +44,13 @@ _HOME: Dict[str, str] = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        from snn_core.errors import nearest
+_find = finder(__name__, _HOME, "snn-metrics")
 
-        raise AttributeError(f"module 'snn_metrics' has no attribute {name!r}{nearest(name, __all__)}")
+
+def __getattr__(name: str) -> Any:
     globals()[name] = value = _find(name)
     return value
 
 
 def __dir__() -> List[str]:
     return sorted({*globals(), *__all__})
-
-
-def _find(name: str) -> Any:
-    if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("snn-metrics")
-    module = importlib.import_module(f"snn_metrics.{_HOME[name] or name}")
-    return getattr(module, name) if _HOME[name] else module

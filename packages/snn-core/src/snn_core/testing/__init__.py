@@ -5,8 +5,9 @@ used.
 `every_neuron()` gives one example of each neuron; a `Check` is one claim, `EVERY` is all of them.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Dict, List
+
+from snn_core.lazy import finder
 
 if TYPE_CHECKING:
     from snn_core.testing.check import Check as Check
@@ -30,11 +31,11 @@ _HOME: Dict[str, str] = {
 __all__ = [*_HOME]
 
 
+_find = finder(__name__, _HOME)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOME)}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
+    globals()[name] = value = _find(name)
     return value
 
 
