@@ -69,7 +69,7 @@ def _course(history: History) -> List[Image]:
         return []
     names = ", ".join(term.name for term in history.terms)
     what = (
-        f"the task's loss, and of what the terms measured ({names})"
+        f"the task's loss, of the terms' penalty, and of what they measured ({names})"
         if names
         else "the task's loss; the run had no terms"
     )
