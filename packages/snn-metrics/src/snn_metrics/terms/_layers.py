@@ -53,7 +53,7 @@ class LayerOperations:
         steps, batch = static_shape(recorded.output)[:2]
         if name in self._one_to_one:
             neuron, connection = self._one_to_one[name]
-            # nobody hears what the last step sends; of a sequence in chunks, the next chunk does, which is not seen here
+            # nobody hears what the last step sends; of a sequence in chunks the next one does, which is not seen here
             calls = recorded.neurons[neuron]
             return _sum([one_to_one(connection, call.out[:-1], kind, keep=2).sum(0) for call in calls], recorded.output)
         layer = self._layers[name]
