@@ -1,0 +1,90 @@
+"""The backend "cpu": the reference's program, whose neurons run as fused kernels."""
+
+import importlib.util
+import platform
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from snn_core.backend import API_VERSION, Backend, Capabilities, Health
+from snn_core.capabilities import require_declared
+from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
+from snn_core.errors import ConfigError
+from snn_core.lower import LoweringError
+from snn_core.neurons.base import Neuron
+from snn_core.optimizers import Optimizer
+from snn_core.specs import BatchSpec, TrainSpec
+from snn_core.step import Step
+from torch import nn
+
+__all__ = ["CpuBackend", "CpuOptions", "CpuProgram"]
+
+
+@dataclass(frozen=True)
+class CpuOptions:
+    """num_workers: processes that read the dataset, 0 for none.
+
+    not_lowered: what becomes of a neuron of which no kernel can be made: "refuse" raises, with the line that is in the
+    way; "eager" runs it as the reference does, and slowly.
+    """
+
+    num_workers: int = 0
+    not_lowered: str = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers is {self.num_workers}; it must be 0 or more")
+        if self.not_lowered not in ("refuse", "eager"):
+            raise ConfigError(f"not_lowered is {self.not_lowered!r}; it must be 'refuse' or 'eager'")
+
+
+class CpuBackend(Backend):
+    """Fused CPU kernels, made by Numba: each neuron runs over all time steps in one pass over memory."""
+
+    name = "cpu"
+    api = API_VERSION
+    Options = CpuOptions
+    priority = 10
+    capabilities: ClassVar[Capabilities] = replace(EagerBackend.capabilities)
+
+    def probe(self) -> Health:
+        if importlib.util.find_spec("numba") is None:
+            return Health("unavailable", "Numba is not installed", "pip install numba")
+        return Health("ready", f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+    def compile(self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec) -> "CpuProgram":
+        require_declared(self, step, optimizer, batch, train)
+        return CpuProgram(step, optimizer, batch, train, self.options)
+
+
+class CpuProgram(EagerProgram):
+    """The reference's program with fused neurons. Layers with weights inside the time loop run step by step in torch."""
+
+    def __init__(
+        self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: CpuOptions
+    ) -> None:
+        dtype = getattr(torch, batch.x.dtype)
+        runners = fused_neurons(step.model, dtype if dtype == torch.float64 else torch.float32, options.not_lowered)
+        super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
+        for tree in (self._training.model, self._evaluation.model):
+            for name, module in tree.named_modules():
+                if name in runners:
+                    module.runner = runners[name]
+
+
+def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict:
+    """A runner for each neuron of a model that can be fused, by name. Raises LoweringError for another, unless told."""
+    from snn_backend_cpu.fused import Fused
+
+    runners = {}
+    inner = set()
+    for name, module in model.named_modules():
+        if not isinstance(module, Neuron) or name in inner:
+            continue
+        inner.update(f"{name}.{child}" if name else child for child, _ in module.named_modules() if child)
+        try:
+            runners[name] = Fused(module, dtype)
+        except LoweringError as exc:
+            if not module.recurrence and not_lowered == "refuse":
+                raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
+    return runners

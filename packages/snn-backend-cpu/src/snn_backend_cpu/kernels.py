@@ -1,0 +1,81 @@
+"""Compiled kernels: printed once, compiled once for each machine, and kept on disk."""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Kernel", "cache_folder", "compiled"]
+
+Kernel = Callable[..., None]
+
+
+def cache_folder() -> Path:
+    """Where kernels are kept: $SNN_CACHE_DIR, or the user's cache folder; a private one where that cannot be written."""
+    chosen = os.environ.get("SNN_CACHE_DIR")
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn-backend-cpu"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base):
+            pass
+    except OSError:
+        return Path(_private_folder())
+    return base
+
+
+@functools.cache
+def _private_folder() -> str:
+    return tempfile.mkdtemp(prefix="snn-backend-cpu-")
+
+
+@functools.cache
+def _stamp() -> bytes:
+    """What a kept kernel depends on beside its own source; the machine's features are in Numba's own key."""
+    import numba
+
+    here = Path(__file__).parent
+    parts = [(here / name).read_bytes() for name in ("intrinsics.py", "kernels.py")]
+    return b"".join([*parts, numba.__version__.encode()])
+
+
+@functools.cache
+def compiled(source: str, kinds: tuple[str, ...]) -> Kernel:
+    """The function `kernel` of a source. kinds: the type of each array argument, "float32", "float64" or "uint8"."""
+    from numba import njit, types
+
+    name = "kernel_" + hashlib.sha256(_stamp() + source.encode()).hexdigest()[:24]
+    path = cache_folder() / f"{name}.py"
+    if not path.exists():
+        # whole or not at all, since other processes may want the same kernel now
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        with os.fdopen(handle, "w") as file:
+            file.write(source)
+        os.replace(partial, path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"the kernel {path} cannot be read; delete the folder {path.parent}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where Numba looks for it when it reads a kept kernel
+    spec.loader.exec_module(module)
+    arrays = [types.Array(getattr(types, kind), 1, "C") for kind in kinds]
+    signature = types.void(*([types.int64] * 5), *arrays)
+    options = {"nogil": True, "cache": True, "error_model": "numpy", "pipeline_class": _distinct_arrays()}
+    return njit(signature, **options)(module.kernel)
+
+
+@functools.cache
+def _distinct_arrays() -> Any:
+    """A compiler that may assume what `run` sees to: no two arrays overlap. Without it loops are not vectorised."""
+    from numba.core.compiler import Compiler
+
+    class DistinctArrays(Compiler):
+        def define_pipelines(self) -> Any:
+            self.state.flags.noalias = True
+            return super().define_pipelines()
+
+    return DistinctArrays
