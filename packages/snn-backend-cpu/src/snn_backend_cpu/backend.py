@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import nn
+
+from snn_backend_cpu.fused import Fused
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
@@ -15,7 +18,6 @@ from snn_core.neurons.base import Neuron
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step
-from torch import nn
 
 __all__ = ["CpuBackend", "CpuOptions", "CpuProgram"]
 
@@ -58,7 +60,7 @@ class CpuBackend(Backend):
 
 
 class CpuProgram(EagerProgram):
-    """The reference's program with fused neurons. Layers with weights inside the time loop run step by step in torch."""
+    """The reference's program with fused neurons; layers with weights inside the time loop run step by step."""
 
     def __init__(
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: CpuOptions
@@ -72,12 +74,10 @@ class CpuProgram(EagerProgram):
                     module.runner = runners[name]
 
 
-def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict:
+def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Fused]:
     """A runner for each neuron of a model that can be fused, by name. Raises LoweringError for another, unless told."""
-    from snn_backend_cpu.fused import Fused
-
-    runners = {}
-    inner = set()
+    runners: dict[str, Fused] = {}
+    inner: set[str] = set()
     for name, module in model.named_modules():
         if not isinstance(module, Neuron) or name in inner:
             continue

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from snn_core.lower import Lowered, lower
-from snn_core.neurons.base import Neuron, State, Unrolled, checked_state, widen
 from torch import Tensor
 
 from snn_backend_cpu.kernels import Kernel, compiled
 from snn_backend_cpu.printing import Layout, backward_source, forward_source
 from snn_backend_cpu.threads import PIECE, run
+from snn_core.lower import Lowered, lower
+from snn_core.neurons.base import Neuron, State, Unrolled, checked_state, widen
 
 __all__ = ["SPAN", "Fused"]
 
@@ -109,9 +109,7 @@ class _Unrolled(torch.autograd.Function):
     """All steps of a neuron: one kernel forward, one backward. Keeps x, the coefficients and every `SPAN`-th state."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, kernels: Kernels, steps: int, layout: Layout, *flat: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, kernels: Kernels, steps: int, layout: Layout, *flat: Tensor) -> tuple[Tensor, ...]:
         results, kept = _forward(kernels, steps, layout, flat, keep=True)
         lowered = kernels.lowered
         needed = ctx.needs_input_grad[3:]

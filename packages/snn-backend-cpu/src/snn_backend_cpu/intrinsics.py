@@ -16,7 +16,11 @@ _MXCSR_FLUSH = 0x8040  # flush results to zero, and take denormal operands as ze
 _FPCR_FLUSH = 1 << 24
 
 
-@intrinsic
+# Numba hands intrinsics a typing context of its own; callers give the rest
+_declared: Any = intrinsic
+
+
+@_declared
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
 
@@ -26,7 +30,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), generate
 
 
-@intrinsic
+@_declared
 def _power_of_two32(typingctx: Any, exponent: Any) -> Any:
     """2.0 ** exponent as float32, for -126 <= exponent <= 127."""
 
@@ -38,7 +42,7 @@ def _power_of_two32(typingctx: Any, exponent: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@intrinsic
+@_declared
 def _power_of_two64(typingctx: Any, exponent: Any) -> Any:
     """2.0 ** exponent as float64, for -1022 <= exponent <= 1023."""
 
@@ -50,7 +54,7 @@ def _power_of_two64(typingctx: Any, exponent: Any) -> Any:
     return types.float64(types.int64), generate
 
 
-@intrinsic
+@_declared
 def _truncated32(typingctx: Any, value: Any) -> Any:
     """A whole float32 as int32."""
 
@@ -60,7 +64,7 @@ def _truncated32(typingctx: Any, value: Any) -> Any:
     return types.int32(types.float32), generate
 
 
-@intrinsic
+@_declared
 def flush_denormals(typingctx: Any) -> Any:
     """Make this thread treat denormal numbers as zero; return the mode before, for `restore_denormals`."""
 
@@ -79,7 +83,7 @@ def flush_denormals(typingctx: Any) -> Any:
     return types.int64(), generate
 
 
-@intrinsic
+@_declared
 def restore_denormals(typingctx: Any, mode: Any) -> Any:
     """Give this thread the mode back that `flush_denormals` returned."""
 
@@ -122,8 +126,8 @@ def _write_mxcsr(builder: Any, value: Any) -> None:
     builder.call(load, [builder.bitcast(slot, pointer)])
 
 
-# exp(x) = 2**n exp(r) with |r| <= ln(2) / 2, and exp(r) by its Taylor polynomial, whose error is below half a unit in the
-# last place; 2**n in two factors, so that results near the ends of the range come out right
+# exp(x) = 2**n exp(r) with |r| <= ln(2) / 2, and exp(r) by its Taylor polynomial; 2**n in two factors, so that results
+# near the ends of the range come out right
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH32, _LN2_LOW32 = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LN2_HIGH64, _LN2_LOW64 = 6.93145751953125e-1, 1.42860682030941723212e-6

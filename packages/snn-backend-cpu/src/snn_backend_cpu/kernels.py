@@ -16,9 +16,10 @@ Kernel = Callable[..., None]
 
 
 def cache_folder() -> Path:
-    """Where kernels are kept: $SNN_CACHE_DIR, or the user's cache folder; a private one where that cannot be written."""
+    """Where kernels are kept: $SNN_CACHE_DIR, else the user's cache folder; a private one if that cannot be written."""
     chosen = os.environ.get("SNN_CACHE_DIR")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn-backend-cpu"
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    base = Path(chosen) if chosen else shared / "snn-backend-cpu"
     try:
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=base):

@@ -1,16 +1,16 @@
 """Prints a lowered step as the source of two Numba kernels, forward and backward over all time steps.
 
 Arrays are flat: a sequence `[T, B, ...]` holds value j of step t at t * width + j, where width is all values of a step.
-A kernel takes the lanes [start, stop) of the width in pieces of `piece`, and each piece through all steps at once, so that
-states, coefficients and the gradients' sums stay in the first-level cache. Training keeps the states of every
-`SPAN`-th step; backward takes the steps in such spans, computes each span's kept values again and then goes through it
-backwards.
+A kernel takes the lanes [start, stop) of the width in pieces of `piece`, and each piece through all steps at once, so
+that states, coefficients and the gradients' sums stay in the cache. Training keeps the states of every `span`-th step;
+backward takes the steps in such spans, computes each span's kept values again and then goes through it backwards.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
 from snn_core.lower import Graph, Lowered, Node, Split
 
 __all__ = ["Layout", "backward_source", "forward_source"]

@@ -10,7 +10,7 @@ from snn_backend_cpu.kernels import Kernel
 
 __all__ = ["PIECE", "run"]
 
-PIECE = 1024
+PIECE = 2048
 """Lanes that go through time together: a row of each array fits the first-level cache, a span of them the second."""
 
 _WORTH_A_THREAD = 1 << 15
@@ -25,7 +25,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return _pools[key]
 
 
-def run(kernel: Kernel, steps: int, width: int, shared: Sequence[torch.Tensor], scratch: Sequence[tuple[int, str]]) -> None:
+def run(
+    kernel: Kernel, steps: int, width: int, shared: Sequence[torch.Tensor], scratch: Sequence[tuple[int, str]]
+) -> None:
     """Run a kernel over all lanes on as many threads as torch uses.
 
     shared: arrays of all lanes, none of which overlaps another.   scratch: size and type of each thread's own arrays.

@@ -1,7 +1,7 @@
 """The operations of torch that a step may use, each in terms of the graph's scalar operations.
 
-Each translation takes a `Translator` and the call's arguments, nodes for tensors and plain numbers for numbers. They keep
-the order of torch's CPU kernels, so that float32 results are the same bits wherever no function is transcendental.
+Each translation takes a `Translator` and the call's arguments, nodes for tensors and plain numbers for numbers. They
+keep the order of torch's CPU kernels, so that float32 results are the same bits where no function is transcendental.
 """
 
 import math
@@ -84,7 +84,11 @@ def _div(e: Translator, a: Any, b: Any, rounding_mode: Optional[str] = None) -> 
 def _pow(e: Translator, base: Any, exponent: Any) -> Ref:
     if isinstance(exponent, Ref) or isinstance(base, (int, float)):
         return e("pow", base, exponent)
-    whole = {0: lambda: e("add", 1, 0), 1: lambda: base, 2: lambda: e("mul", base, base)}
+    whole: Dict[float, Callable[[], Any]] = {
+        0: lambda: e("add", 1, 0),
+        1: lambda: base,
+        2: lambda: e("mul", base, base),
+    }
     whole[3] = lambda: e("mul", e("mul", base, base), base)
     whole[-1] = lambda: e("div", 1, base)
     whole[-2] = lambda: e("div", 1, e("mul", base, base))

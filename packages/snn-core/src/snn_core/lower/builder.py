@@ -1,6 +1,7 @@
 """Making a graph, simplified while it is made: constants are folded, equal expressions shared, idle operations dropped.
 
-No rule changes a bit of a finite result, with one exception that equals it: -0 + 0 stays -0.
+No rule changes a bit of a finite result, but that -0 + 0 stays -0, which equals 0. Of values that are not finite there
+is no promise: what torch makes NaN by inf - inf can be a number here.
 """
 
 from typing import Dict, List, Mapping, Optional
@@ -106,7 +107,24 @@ class Builder:
             return self.emit("mul", *args[:2]) if values[2] == 0 else None
         if op == "neg" and self.nodes[first].op == "neg":
             return self.nodes[first].args[0]
-        return None
+        return self._fired(op, args)
+
+    def _fired(self, op: str, args: "tuple[int, ...]") -> Optional[int]:
+        """The two forms of a spike from the sign of u, `sign(sign(u) + 1)` and `relu(sign(u))`, as one comparison."""
+        nodes = self.nodes
+        if op == "sign" and nodes[args[0]].op == "add":
+            sign, one = sorted(nodes[args[0]].args, key=lambda arg: nodes[arg].op == "constant")
+            compare = "ge"
+            if self._value(one) != 1:
+                return None
+        elif op == "maximum" and self._value(args[1]) == 0:
+            sign, compare = args[0], "gt"
+        else:
+            return None
+        if nodes[sign].op != "sign":
+            return None
+        fires = self.emit(compare, nodes[sign].args[0], self.constant(0))
+        return self.emit("where", fires, self.constant(1), self.constant(0))
 
     def _negated(self, args: "tuple[int, ...]", values: "list[Optional[float]]") -> Optional[int]:
         if -1 not in values:

@@ -157,13 +157,20 @@ class _Translation:
         self.roots[node] = node
         self.values[node] = value
 
+    def _root(self, node: FxNode) -> FxNode:
+        """The node that made the tensor which is the first argument."""
+        first = node.args[0]
+        if not isinstance(first, FxNode):
+            raise LoweringError(f"{self.label}.dynamics cannot be lowered: {node.target}{self._at(node)} has no tensor")
+        return self.roots[first]
+
     def _argument(self, value: Any) -> Any:
         return self.values[self.roots[value]] if isinstance(value, FxNode) else value
 
     def _call(self, node: FxNode) -> None:
         name = operation_name(node.target)
         if name in ALIASES:
-            self.roots[node] = self.roots[node.args[0]]
+            self.roots[node] = self._root(node)
             return
         in_place = name.endswith("_") and name[:-1] in TRANSLATIONS
         translate = TRANSLATIONS[name[:-1] if in_place else name]
@@ -177,7 +184,7 @@ class _Translation:
         if not in_place:
             self._keep(node, result)
             return
-        root = self.roots[node.args[0]]
+        root = self._root(node)
         if root.op != "call_function":
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {node.target}{self._at(node)} writes into its input; write "
@@ -194,8 +201,8 @@ class _Translation:
             return Ref(self.translator.index(value.item()))
         raise LoweringError(
             f"{self.label}.dynamics cannot be lowered: {user.target}{self._at(user)} reads a tensor of shape "
-            f"{tuple(value.shape)} that is no argument of the step, so that its value would freeze in the kernel; return it "
-            "from coefficients() and read it from c"
+            f"{tuple(value.shape)} that is no argument of the step, so that its value would freeze in the kernel; "
+            "return it from coefficients() and read it from c"
         )
 
     def _at(self, node: FxNode) -> str:

@@ -43,25 +43,28 @@ def place_of_caller(end: CodeType) -> Optional[Place]:
     return None
 
 
-_REDUCTIONS = "mean sum prod amax amin max min argmax argmin var std norm logsumexp softmax _softmax cumsum median any all"
-_RANDOM = "rand randn rand_like randn_like bernoulli bernoulli_ normal normal_ uniform_ dropout native_dropout multinomial"
-_PRODUCTS = "mm addmm bmm baddbmm mv addmv dot convolution linear matmul"
+_REDUCTIONS = "mean sum prod amax amin max min argmax argmin var std norm logsumexp _softmax cumsum median any all"
+_RANDOM = "rand randn rand_like randn_like bernoulli bernoulli_ normal normal_ uniform_ native_dropout multinomial"
+_PRODUCTS = "mm addmm bmm baddbmm mv addmv dot convolution"
 _PIECES = "select slice index gather cat stack unbind split narrow roll flip permute transpose t"
 _WRITES = "index_put index_put_ _index_put_impl_ masked_scatter_ masked_scatter scatter scatter_ copy_"
+_UNKNOWN = (
+    "is not an operation that kernels are made of; write it with arithmetic, exp, abs, clamp, where and comparisons"
+)
 
 
 def _advice() -> Dict[str, str]:
     groups = {
-        _REDUCTIONS: "mixes neurons or samples, and a step must treat each neuron alone; compute it in a layer before the neuron",
+        _REDUCTIONS: "mixes neurons or samples, and a step must treat each neuron alone; compute it in a layer before",
         _RANDOM: "draws random numbers inside the step; draw them in a layer before the neuron and hand them in with x",
         _PRODUCTS: "has a weight between neurons inside the step; wrap the neuron: snn.Recurrent(neuron, connection)",
         _PIECES: "moves values between neurons; a step must treat each neuron alone and use whole tensors",
-        _WRITES: "writes into a part of a tensor; choose between two whole tensors instead: torch.where(mask, a, b)",
+        _WRITES: "writes into a part of a tensor; choose between two whole tensors: torch.where(mask, a, b)",
     }
     advice = {name: text for names, text in groups.items() for name in names.split()}
     advice["_local_scalar_dense"] = (
-        "reads a tensor's value into Python (a branch on values, float() or .item()), which would freeze in the kernel; "
-        "choose with torch.where(condition, a, b)"
+        "reads a tensor's value into Python (a branch on values, float() or .item()), which would freeze in the "
+        "kernel; choose with torch.where(condition, a, b)"
     )
     return advice
 
@@ -72,7 +75,6 @@ _ADVICE = _advice()
 def refused_operation(neuron: str, op: str, place: Optional[Place]) -> LoweringError:
     """The error for an operation that is not on the list. op: such as "aten.mean.dim"."""
     name = op.split(".")[1] if op.count(".") else op
-    why = _ADVICE.get(name, "is not an operation that kernels are made of; write it with arithmetic, exp, abs, clamp, where "
-                            "and comparisons")
+    why = _ADVICE.get(name, _UNKNOWN)
     where = f"at {place}" if place is not None else "in the gradient of its step"
     return LoweringError(f"{neuron}.dynamics cannot be lowered: {name} ({op}) {where} {why}")

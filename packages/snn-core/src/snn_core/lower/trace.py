@@ -1,4 +1,4 @@
-"""One step of a neuron and its gradient, as the operations that torch performs: `make_fx` under a watch that refuses."""
+"""One step of a neuron and its gradient, as the operations that torch performs: `make_fx` under a watch."""
 
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -33,7 +33,7 @@ class Trace(NamedTuple):
 
 
 def operation_name(target: Any) -> str:
-    """"aten.add.Tensor" -> "add"."""
+    """The name without namespace and overload: `add` of `aten.add.Tensor`."""
     return str(target).split(".")[1]
 
 
@@ -77,8 +77,8 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
         except Exception as exc:
             where = f" at {watch.last}" if watch.last is not None else ""
             raise LoweringError(
-                f"{label}.dynamics cannot be traced{where}: {type(exc).__name__}: {str(exc).splitlines()[0]}; it must be "
-                "a function of whole tensors alone, and work for an x of any shape [B, ...]"
+                f"{label}.dynamics cannot be traced{where}: {type(exc).__name__}: {str(exc).splitlines()[0]}; it "
+                "must be a function of whole tensors alone, and work for an x of any shape [B, ...]"
             ) from exc
     outputs = (*results, *(f"grad.{name}" for name in inputs))
     return Trace(module, (*inputs, *(f"grad.{name}" for name in results)), outputs, _places(module, watch))
@@ -92,8 +92,8 @@ def _checked(
     for name, value in zip(("its output", *(f"state {name!r}" for name in states)), (out, *state)):
         if tuple(value.shape) != shape or value.dtype != dtype:
             raise LoweringError(
-                f"{label}.dynamics gave {name} shape {tuple(value.shape)} and {value.dtype} for an x of shape {shape} and "
-                f"{dtype}; both must be those of x"
+                f"{label}.dynamics gave {name} shape {tuple(value.shape)} and {value.dtype} for an x of shape {shape} "
+                f"and {dtype}; both must be those of x"
             )
     return [out, *state]
 
@@ -110,6 +110,8 @@ class _Watch(TorchDispatchMode):
         self.in_gradient = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation_name(func) == "is_same_size":  # torch 2.0 asks it of the cotangents
+            return func(*args, **(kwargs or {}))
         place = None if self.in_gradient else place_of_caller(self.end)
         self.last = place
         name = operation_name(func)
@@ -132,8 +134,8 @@ class _Watch(TorchDispatchMode):
             )
         if result.numel() > 1 and tuple(result.shape) != self.shape:
             raise LoweringError(
-                f"{self.label}.dynamics cannot be lowered: {op} {where} gives a tensor of shape {tuple(result.shape)} for "
-                f"an x of shape {self.shape}; a step must keep x's shape and treat each neuron alone"
+                f"{self.label}.dynamics cannot be lowered: {op} {where} gives a tensor of shape {tuple(result.shape)} "
+                f"for an x of shape {self.shape}; a step must keep x's shape and treat each neuron alone"
             )
 
 
