@@ -11,7 +11,7 @@ import torch
 
 from snn_core.lower.builder import Builder
 
-__all__ = ["ALIASES", "CONSTANTS", "TRANSLATIONS", "Translator"]
+__all__ = ["ALIASES", "QUESTIONS", "TRANSLATIONS", "Translator"]
 
 
 class Translator:
@@ -220,5 +220,5 @@ TRANSLATIONS: Dict[str, Translation] = {
 ALIASES = frozenset({"detach", "alias", "lift_fresh", "expand", "view", "_unsafe_view", "reshape", "view_as"})
 """Operations that give a tensor another name; the shape is held by `trace`."""
 
-CONSTANTS = frozenset({"zeros", "ones", "full", "scalar_tensor", "lift_fresh", "lift_fresh_copy", "empty"})
-"""Operations that need no tensor of the step."""
+QUESTIONS = frozenset({"is_same_size"})
+"""What autograd asks of shapes, in torch 2.0 as an operation; nothing depends on the answer."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node as FxNode
 
-from snn_core.lower.aten import ALIASES, TRANSLATIONS, Ref, Translator
+from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS, Ref, Translator
 from snn_core.lower.builder import Builder
 from snn_core.lower.cut import smallest_cut
 from snn_core.lower.graph import Graph
@@ -169,6 +169,8 @@ class _Translation:
 
     def _call(self, node: FxNode) -> None:
         name = operation_name(node.target)
+        if name in QUESTIONS:
+            return
         if name in ALIASES:
             self.roots[node] = self._root(node)
             return

@@ -9,7 +9,7 @@ from torch.fx import Node as FxNode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snn_core.lower.aten import ALIASES, TRANSLATIONS
+from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS
 from snn_core.lower.refusal import LoweringError, Place, place_of_caller, refused_operation
 from snn_core.neurons.base import Neuron
 
@@ -110,7 +110,7 @@ class _Watch(TorchDispatchMode):
         self.in_gradient = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation_name(func) == "is_same_size":  # torch 2.0 asks it of the cotangents
+        if operation_name(func) in QUESTIONS:
             return func(*args, **(kwargs or {}))
         place = None if self.in_gradient else place_of_caller(self.end)
         self.last = place
@@ -132,6 +132,11 @@ class _Watch(TorchDispatchMode):
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives {result.dtype} where x is {self.dtype}; "
                 "keep to x's own floating point type and to conditions"
             )
+        if result.numel() > 1 and operation_name(op) == "lift_fresh":
+            raise LoweringError(
+                f"{self.label}.dynamics cannot be lowered: {op} {where} makes a tensor of {result.numel()} numbers inside "
+                "the step; return it from coefficients() and read it from c"
+            )
         if result.numel() > 1 and tuple(result.shape) != self.shape:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives a tensor of shape {tuple(result.shape)} "
@@ -142,10 +147,13 @@ class _Watch(TorchDispatchMode):
 def _places(module: GraphModule, watch: _Watch) -> Dict[str, Optional[Place]]:
     # the module leaves out operations on numbers alone, the rest is in the order in which it was seen
     places: Dict[str, Optional[Place]] = {}
-    seen = iter(watch.seen)
+    ahead = 0
     for node in module.graph.nodes:
-        if node.op == "call_function":
-            places[node.name] = next((place for op, place in seen if op == str(node.target)), None)
+        for position in range(ahead, len(watch.seen)):
+            op, place = watch.seen[position]
+            if op == str(node.target):
+                places[node.name], ahead = place, position + 1
+                break
     return places
 
 
