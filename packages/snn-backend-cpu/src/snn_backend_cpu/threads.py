@@ -1,5 +1,6 @@
 """Kernels on several threads: each takes its share of the lanes, without Python's lock."""
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +15,12 @@ PIECE = 2048
 """Lanes that go through time together: a row of each array fits the first-level cache, a span of them the second."""
 
 _WORTH_A_THREAD = 1 << 15
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # a forked process has none of its parent's threads
-    key = (os.getpid(), threads)
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="snn-backend-cpu")
-    return _pools[key]
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads of a process; a forked one has none of its parent's. They are started when they are needed."""
+    return ThreadPoolExecutor(max(1, os.cpu_count() or 1), thread_name_prefix="snn-backend-cpu")
 
 
 def run(
@@ -42,7 +40,7 @@ def run(
         kernel(steps, width, start, min(start + share, width), PIECE, *arrays, *own)
 
     starts = range(0, width, max(share, 1))
-    others = [_pool(len(starts) - 1).submit(part, start) for start in starts[1:]]
+    others = [_pool(os.getpid()).submit(part, start) for start in starts[1:]]
     try:
         if width:
             part(0)

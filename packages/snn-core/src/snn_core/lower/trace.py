@@ -134,7 +134,7 @@ class _Watch(TorchDispatchMode):
             )
         if result.numel() > 1 and operation_name(op) == "lift_fresh":
             raise LoweringError(
-                f"{self.label}.dynamics cannot be lowered: {op} {where} makes a tensor of {result.numel()} numbers inside "
+                f"{self.label}.dynamics cannot be lowered: {op} {where} makes a tensor of {result.numel()} numbers in "
                 "the step; return it from coefficients() and read it from c"
             )
         if result.numel() > 1 and tuple(result.shape) != self.shape:

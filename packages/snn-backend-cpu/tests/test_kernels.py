@@ -1,0 +1,42 @@
+"""Kernels on disk: compiled once, read by the next process, and never in the way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import sys, torch, numba
+from numba.core import event
+import snn_core as snn
+from snn_backend_cpu.fused import Fused
+neuron = snn.LIF(0.9)
+neuron.runner = Fused(neuron, torch.float32)
+x = torch.ones(3, 2, 5, requires_grad=True)
+with event.install_recorder("numba:compile") as recorder:
+    neuron(x).sum().backward()
+print(sum(1 for _, e in recorder.buffer if e.is_start and "kernel" in str(e.data["dispatcher"])))
+print(x.grad.sum().item())
+"""
+
+
+def run(folder: Path) -> list[str]:
+    environment = {**os.environ, "SNN_CACHE_DIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_next_process_reads_kernels_instead_of_compiling_them(tmp_path: Path) -> None:
+    first, second = run(tmp_path), run(tmp_path)
+    assert first[1] == second[1]
+    kernels = sorted(path.name for path in tmp_path.glob("kernel_*.py"))
+    assert len(kernels) == 2  # forward and backward
+    assert first[0] != "0"
+    assert second[0] == "0"
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert run(blocked)[1] == run(tmp_path / "folder")[1]
