@@ -40,3 +40,30 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert run(blocked)[1] == run(tmp_path / "folder")[1]
+
+
+KEEPING = """
+import resource, sys, torch
+from snn_backend_cpu.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(min(faults() for _ in range(5)))
+"""
+
+
+def page_faults(how: str) -> int:
+    """How many pages the system is asked for by a tensor of 64 MiB, when one of that size was freed just before."""
+    done = subprocess.run([sys.executable, "-c", KEEPING, how], capture_output=True, text=True, timeout=60, check=True)
+    return int(done.stdout)
+
+
+def test_kept_memory_is_used_again_without_asking_the_system() -> None:
+    assert page_faults("keep") < 100
+    assert page_faults("give back") > 30  # huge pages need the fewest: 32

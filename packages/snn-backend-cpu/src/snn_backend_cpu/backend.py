@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from snn_backend_cpu.fused import Fused
+from snn_backend_cpu.memory import keep_freed_memory
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
@@ -28,10 +29,12 @@ class CpuOptions:
 
     not_lowered: what becomes of a neuron of which no kernel can be made: "refuse" raises, with the line that is in the
     way; "eager" runs it as the reference does, and slowly.
+    keep_memory: let the process hold up to 2 GiB of freed memory for the next step (`memory.keep_freed_memory`).
     """
 
     num_workers: int = 0
     not_lowered: str = "refuse"
+    keep_memory: bool = True
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
@@ -65,6 +68,8 @@ class CpuProgram(EagerProgram):
     def __init__(
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: CpuOptions
     ) -> None:
+        if options.keep_memory:
+            keep_freed_memory()
         dtype = getattr(torch, batch.x.dtype)
         runners = fused_neurons(step.model, dtype if dtype == torch.float64 else torch.float32, options.not_lowered)
         super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
