@@ -23,7 +23,13 @@ CHECKERS = ("mypy", "pytest-xdist", "ruff")
 
 # Constraints file: Python, uv's resolution, packages, their extras, further requirements.
 LOCKS = {
-    "everyday": ("3.11", "highest", ("core", "metrics"), ("tensorboard", "testing"), ("torch==2.13.0", *CHECKERS)),
+    "everyday": (
+        "3.11",
+        "highest",
+        ("core", "metrics", "backend-cpu"),
+        ("tensorboard", "testing"),
+        ("torch==2.13.0", *CHECKERS),
+    ),
     "floor": ("3.8", "lowest-direct", ("core", "metrics"), ("testing",), ("torch==2.0.1",)),
     "vision": ("3.11", "highest", ("core",), ("testing", "vision"), ("torch==2.11.0", "torchvision==0.26.0")),
 }
