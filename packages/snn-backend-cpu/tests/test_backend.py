@@ -60,6 +60,11 @@ def test_a_neuron_that_cannot_be_lowered_is_refused_by_layer_and_line() -> None:
         compiled(Normalised())
 
 
+def test_a_neuron_inside_a_one_to_one_recurrence_is_refused_as_well() -> None:
+    with pytest.raises(Unsupported, match=r"Normalised|Recurrent"):
+        compiled(snn.Recurrent(Normalised(), snn.OneToOne()))
+
+
 def test_it_runs_on_eager_where_the_user_asked_for_that() -> None:
     found = runners(compiled(Normalised(), CpuOptions(not_lowered="eager")))
     assert all(runner is unroll_reference for runner in found)

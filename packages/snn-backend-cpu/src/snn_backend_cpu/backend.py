@@ -15,6 +15,7 @@ from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
 from snn_core.lower import LoweringError
+from snn_core.neurons import OneToOne, Recurrent
 from snn_core.neurons.base import Neuron
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
@@ -80,7 +81,7 @@ class CpuProgram(EagerProgram):
 
 
 def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Fused]:
-    """A runner for each neuron of a model that can be fused, by name. Raises LoweringError for another, unless told."""
+    """A runner for each neuron that can be fused, by name. Raises LoweringError for one that should be and cannot."""
     runners: dict[str, Fused] = {}
     inner: set[str] = set()
     for name, module in model.named_modules():
@@ -90,6 +91,11 @@ def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dic
         try:
             runners[name] = Fused(module, dtype)
         except LoweringError as exc:
-            if not module.recurrence and not_lowered == "refuse":
+            if not _has_weights_in_its_loop(module) and not_lowered == "refuse":
                 raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
     return runners
+
+
+def _has_weights_in_its_loop(neuron: Neuron) -> bool:
+    """Whether neurons hear each other within the loop: then torch runs the steps, as `recurrence` declares."""
+    return neuron.recurrence and not (isinstance(neuron, Recurrent) and isinstance(neuron.connection, OneToOne))
