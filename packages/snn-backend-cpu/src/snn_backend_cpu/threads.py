@@ -11,7 +11,7 @@ from snn_backend_cpu.kernels import Kernel
 
 __all__ = ["PIECE", "run"]
 
-PIECE = 2048
+PIECE = 1024
 """Lanes that go through time together: a row of each array fits the first-level cache, a span of them the second."""
 
 _WORTH_A_THREAD = 1 << 15
