@@ -1,8 +1,8 @@
 """One layer of neurons alone, forward and backward, in bytes against this machine's copy bandwidth.
 
-Counted are the bytes that must move: forward reads x and writes the output (2 arrays of T * B * N values), backward reads
-x and the output's gradient and writes x's (3 more). A copy of x, which moves 2, takes turns with each measurement, so that
-a busy machine slows both alike; what is reported is the median of the ratios, turn by turn.
+Counted are the bytes that must move: forward reads x and writes the output (2 arrays of T * B * N values), backward
+reads x and the output's gradient and writes x's (3 more). A copy of x, which moves 2, takes turns with each
+measurement, so that a busy machine slows both alike; reported is the median of the ratios, turn by turn.
 """
 
 import argparse

@@ -74,6 +74,8 @@ class _Source:
             return f"{_CALLS[node.op]}({', '.join(args)})"
         if node.op in ("minimum", "maximum"):
             return self._extreme("<" if node.op == "minimum" else ">", graph, node, args)
+        if node.op == "rsqrt":
+            return f"{self.constant(1.0)} / math.sqrt({args[0]})"
         if node.op == "exp":
             return f"{self.exp}({args[0]})"
         if node.op == "where":

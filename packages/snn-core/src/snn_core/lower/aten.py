@@ -70,10 +70,6 @@ def _addcmul(e: Translator, a: Any, b: Any, c: Any, value: float = 1) -> Ref:
     return e("fma", b if value == 1 else e("mul", b, value), c, a)
 
 
-def _addcdiv(e: Translator, a: Any, b: Any, c: Any, value: float = 1) -> Ref:
-    return e("add", a, e("div", b if value == 1 else e("mul", b, value), c))
-
-
 def _div(e: Translator, a: Any, b: Any, rounding_mode: Optional[str] = None) -> Ref:
     quotient = e("div", a, b)
     if rounding_mode is None:
@@ -93,7 +89,7 @@ def _pow(e: Translator, base: Any, exponent: Any) -> Ref:
     whole[-1] = lambda: e("div", 1, base)
     whole[-2] = lambda: e("div", 1, e("mul", base, base))
     whole[0.5] = lambda: e("sqrt", base)
-    whole[-0.5] = lambda: e("div", 1, e("sqrt", base))
+    whole[-0.5] = lambda: e("rsqrt", base)
     return whole[exponent]() if exponent in whole else e("pow", base, exponent)
 
 
@@ -168,9 +164,8 @@ TRANSLATIONS: Dict[str, Translation] = {
     "rsub": _reversed_sub,
     "div": _div,
     "addcmul": _addcmul,
-    "addcdiv": _addcdiv,
     "reciprocal": lambda e, x: e("div", 1, x),
-    "rsqrt": lambda e, x: e("div", 1, e("sqrt", x)),
+    "rsqrt": _of("rsqrt"),
     "square": lambda e, x: e("mul", x, x),
     "pow": _pow,
     "round": _of("round"),

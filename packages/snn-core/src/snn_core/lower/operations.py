@@ -30,6 +30,7 @@ OPERATIONS: Dict[str, Operation] = {
     "neg": Operation(torch.neg),
     "abs": Operation(torch.abs),
     "sqrt": Operation(torch.sqrt),
+    "rsqrt": Operation(torch.rsqrt),
     "floor": Operation(torch.floor),
     "ceil": Operation(torch.ceil),
     "trunc": Operation(torch.trunc),
@@ -59,7 +60,8 @@ OPERATIONS: Dict[str, Operation] = {
     "not": Operation(torch.logical_not, "bool"),
 }
 
-TRANSCENDENTAL = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf", "pow"})
+# torch's own rsqrt rounds otherwise at the end of a tensor than in its middle
+TRANSCENDENTAL = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf", "pow", "rsqrt"})
 """Operations whose last bits differ between mathematical libraries."""
 
 

@@ -1,0 +1,91 @@
+"""Each operation that a step may use, alone: torch's own bits forward (where arithmetic), autograd's gradient."""
+
+from typing import Any, Callable, Dict
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snn_core.lower import interpret, lower
+from snn_core.neurons import Neuron
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+ARITHMETIC: Dict[str, Function] = {
+    "alpha": lambda a, b: torch.sub(a, b, alpha=0.3) + torch.add(a, b, alpha=-1),
+    "rsub": lambda a, b: 1 - a + torch.rsub(a, b, alpha=2.0),
+    "division": lambda a, b: a / 3 + 2 / b + a / b,
+    "division, rounded": lambda a, b: torch.div(a, b.detach(), rounding_mode="floor") + a,
+    "truncated": lambda a, b: torch.div(a, b.detach(), rounding_mode="trunc") + a,
+    "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
+    "powers": lambda a, b: a**2 + a**3 + b**-1 + b**-2 + b**0.5 + a**1 + a**0,
+    "roots": lambda a, b: b.sqrt() + b.reciprocal(),
+    "rounding": lambda a, b: a + a.floor() + a.ceil() + a.trunc() + a.round(),
+    "signs": lambda a, b: a.sign() * b + a.abs() - (-a),
+    "clamps": lambda a, b: a.clamp(-0.5, 0.5) + a.clamp(min=0.1) + a.clamp(max=0.2) + torch.clamp(a, min=-b, max=b),
+    "extremes": lambda a, b: torch.minimum(a, b) + torch.maximum(a, b) * 2,
+    "rectifiers": lambda a, b: torch.relu(a) + F.leaky_relu(a, 0.2) + F.hardtanh(a) + F.relu6(a),
+    "comparisons": lambda a, b: (
+        ((a > b) | (a <= 0)) * a + ((a >= 0.5) & ~(a == b)).to(a.dtype) * b + (a != b).float() * a
+    ),
+    "logic": lambda a, b: torch.where(torch.logical_xor(a > 0, b > 0.5), a, b) + torch.logical_not(a > 0) * b,
+    "filling": lambda a, b: (
+        a.masked_fill(a > 0.5, 0.25) + torch.full_like(a, 0.1) + torch.ones_like(b) + a.new_zeros(())
+    ),
+    "numbers": lambda a, b: torch.where(a > 0, 1.0, b) + torch.scalar_tensor(2.0, dtype=a.dtype) * a,
+    "step": lambda a, b: torch.heaviside(a.detach(), torch.full_like(a, 0.5)) + a,
+}
+
+TRANSCENDENTAL: Dict[str, Function] = {
+    "exponentials": lambda a, b: a.exp() + torch.expm1(a) + torch.exp2(a),
+    "logarithms": lambda a, b: b.log() + torch.log1p(b),
+    "waves": lambda a, b: a.sin() + a.cos() + a.atan(),
+    "saturating": lambda a, b: torch.sigmoid(a) + torch.tanh(a) + torch.erf(a),
+    "softplus": lambda a, b: F.softplus(a, beta=2.0, threshold=1.0),
+    "reciprocal root": lambda a, b: b.rsqrt() + b**-0.5,
+    "power": lambda a, b: b**1.7 + b ** (0.5 * b) + 2.0**a,
+}
+
+
+class Own(Neuron):
+    """A step that is one function of its input and a positive coefficient."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def coefficients(self) -> Any:
+        return {"b": torch.tensor(0.5)}
+
+    def dynamics(self, x: Tensor, state: Any, c: Any) -> Any:
+        return self.function(x, c["b"]), ()
+
+
+def inputs(dtype: torch.dtype) -> "tuple[Tensor, Tensor]":
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 25, generator=generator, dtype=dtype)
+    return x, torch.rand(40, 25, generator=generator, dtype=dtype) + 0.1
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic_gives_torchs_bits(name: str) -> None:
+    x, b = inputs(torch.float32)
+    lowered = lower(Own(ARITHMETIC[name]))
+    got = interpret(lowered.forward, {"x": x, "c.b": b}, torch.float32)["out"]
+    assert lowered.exact
+    assert torch.equal(got, ARITHMETIC[name](x, b))
+
+
+@pytest.mark.parametrize("name", [*ARITHMETIC, *TRANSCENDENTAL])
+def test_each_operation_has_autograds_gradient(name: str) -> None:
+    function = {**ARITHMETIC, **TRANSCENDENTAL}[name]
+    x, b = (t.requires_grad_() for t in inputs(torch.float64))
+    out = function(x, b)
+    wanted = torch.autograd.grad(out.sum(), (x, b), allow_unused=True)
+    lowered = lower(Own(function), torch.float64)
+    got = interpret(lowered.joint, {"x": x.detach(), "c.b": b.detach(), "grad.out": torch.ones_like(x)}, torch.float64)
+    torch.testing.assert_close(got["out"].expand_as(x), out.detach(), rtol=1e-13, atol=1e-13)
+    for key, want in zip(("grad.x", "grad.c.b"), wanted):
+        want = torch.zeros_like(x) if want is None else want
+        torch.testing.assert_close(got[key].expand_as(x), want, rtol=1e-12, atol=1e-12)
