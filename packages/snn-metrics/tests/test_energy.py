@@ -28,7 +28,6 @@ def test_joules_are_accumulates_and_multiply_accumulates_at_their_costs():
         ("horowitz-2014-fp16-45nm", 0.4, 1.1, 45),
         ("horowitz-2014-int32-45nm", 0.1, 3.1, 45),
         ("horowitz-2014-int8-45nm", 0.03, 0.2, 45),
-        ("jouppi-2021-fp32-7nm", 0.38, 1.31, 7),
         ("jouppi-2021-fp16-7nm", 0.16, 0.34, 7),
         ("jouppi-2021-bf16-7nm", 0.11, 0.21, 7),
         ("jouppi-2021-int8-7nm", 0.007, 0.07, 7),

@@ -133,7 +133,6 @@ COSTS: Mapping[str, OperationCost] = MappingProxyType(
             _arithmetic("horowitz-2014", "fp16", 45, add_pj=0.4, multiply_pj=1.1),
             _arithmetic("horowitz-2014", "int32", 45, add_pj=0.1, multiply_pj=3.1),
             _arithmetic("horowitz-2014", "int8", 45, add_pj=0.03, multiply_pj=0.2),
-            _arithmetic("jouppi-2021", "fp32", 7, add_pj=0.38, multiply_pj=1.31),
             _arithmetic("jouppi-2021", "fp16", 7, add_pj=0.16, multiply_pj=0.34),
             _arithmetic("jouppi-2021", "bf16", 7, add_pj=0.11, multiply_pj=0.21),
             _arithmetic("jouppi-2021", "int8", 7, add_pj=0.007, multiply_pj=0.07),
