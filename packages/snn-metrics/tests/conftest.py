@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 
 def train(*words: str) -> None:
-    common = (f"data.limit={SAMPLES}", "train.epochs=2", "train.batch_size=32", "train.log_every=1")
+    common = ("backend=eager", f"data.limit={SAMPLES}", "train.epochs=2", "train.batch_size=32", "train.log_every=1")
     files = [word for word in words if word.endswith(".toml")]
     changes = [word for word in (*words, *common, "train.progress=false", "train.plots=false") if word not in files]
     assert main(["train", *files, *(part for change in changes for part in ("--set", change))]) == 0

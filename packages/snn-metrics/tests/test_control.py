@@ -193,7 +193,3 @@ def test_installing_the_package_changes_nothing_in_a_run_without_its_terms(monke
 def test_wrong_use_is_refused_before_training(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
-
-
-def test_callbacks_are_values_that_can_be_copied() -> None:
-    assert copy.deepcopy(Lagrangian(rate=0.2)) == Lagrangian(rate=0.2)
