@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import snn_core as snn
 from snn_backend_cpu import CpuBackend, CpuOptions, CpuProgram
 from snn_backend_cpu.fused import Fused
+from snn_backend_cpu.looped import Looped
 from snn_core.errors import ConfigError, Unsupported
 from snn_core.neurons import Neuron
 from snn_core.neurons.base import unroll_reference
@@ -70,9 +71,19 @@ def test_it_runs_on_eager_where_the_user_asked_for_that() -> None:
     assert all(runner is unroll_reference for runner in found)
 
 
-def test_a_weight_in_the_loop_runs_step_by_step() -> None:
-    recurrent = snn.Recurrent(snn.LIF(0.9), nn.Linear(4, 4))
-    assert all(runner is unroll_reference for runner in runners(compiled(recurrent)))
+def test_a_weight_layer_in_the_loop_is_run_by_products_and_kernels() -> None:
+    found = runners(compiled(snn.Recurrent(snn.LIF(0.9), nn.Linear(4, 4))))
+    assert [isinstance(runner, Looped) for runner in found] == [True, False] * 2
+
+
+def test_any_other_connection_in_the_loop_runs_step_by_step() -> None:
+    recurrent = snn.Recurrent(snn.LIF(0.9), nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
+    assert runners(compiled(recurrent))[0] is unroll_reference
+
+
+def test_an_inner_neuron_that_cannot_be_lowered_is_refused_by_layer_and_line() -> None:
+    with pytest.raises(Unsupported, match=r"layer '2': Normalised.dynamics .*test_backend.py:\d+: `mem = "):
+        compiled(snn.Recurrent(Normalised(), nn.Linear(4, 4)))
 
 
 def test_a_one_to_one_recurrence_is_one_kernel() -> None:

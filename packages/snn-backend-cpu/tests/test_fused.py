@@ -1,6 +1,8 @@
 """The fused kernels against the reference's loop over time, neuron by neuron, bit by bit."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 from torch import Tensor
 
 import snn_core as snn
-from snn_backend_cpu.fused import SPAN, Fused
+from snn_backend_cpu.fused import Fused
+from snn_backend_cpu.step_kernels import SPAN
 from snn_backend_cpu.threads import PIECE
 from snn_core.lower import LoweringError, lower
 from snn_core.neurons import LIF, Neuron
@@ -77,6 +80,19 @@ def require_equal(got: dict[str, Tensor], want: dict[str, Tensor], exact: bool) 
             assert float((got[name] != value).float().mean()) <= 1e-3, name
 
 
+@contextlib.contextmanager
+def kept_bytes() -> Iterator[dict[int, int]]:
+    """The bytes of each block of memory that autograd keeps for backward, by its address."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", NEURONS)
 def test_each_neuron_gives_the_references_bits_and_gradients(name: str, dtype: torch.dtype) -> None:
@@ -142,15 +158,30 @@ def test_inputs_in_any_memory_order_are_read_right() -> None:
     require_equal(everything(fused, x), everything(reference, x), exact=True)
 
 
+@pytest.mark.parametrize("steps", [None, STEPS])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_is_stored_and_float32_computed(dtype: torch.dtype) -> None:
-    reference, fused = pair(LIF(0.99))
-    x = currents((STEPS, 3, 4)).to(dtype)
-    got, want = fused.run(x, None, None, ("mem",)), reference.run(x, None, None, ("mem",))
-    assert got[0].dtype == dtype
-    assert got[2]["mem"].dtype == torch.float32
-    assert torch.equal(got[0], want[0])
-    assert torch.equal(got[2]["mem"], want[2]["mem"])
+def test_half_precision_is_stored_and_float32_computed(dtype: torch.dtype, steps: int | None) -> None:
+    reference, fused = pair(LIF(0.99, gain=[0.3, 1.0, 2.0, -1.0], learn_gain=True, learn_beta=True))
+    x = (currents((3, 4)) if steps else currents((STEPS, 3, 4))).to(dtype)
+    got, want = everything(fused, x, steps=steps), everything(reference, x, steps=steps)
+    assert got["out"].dtype == got["grad x"].dtype == dtype
+    assert got["mem"].dtype == torch.float32
+    for name in ("out", "last mem", "mem"):
+        assert torch.equal(got[name], want[name]), name
+    # the gradient of x is rounded to half precision once on both sides, from sums whose order differs
+    spacing = torch.finfo(dtype).eps
+    assert torch.allclose(got["grad x"].float(), want["grad x"].float(), rtol=spacing, atol=1e-6)
+    for name in ("grad beta", "grad gain"):
+        assert torch.allclose(got[name], want[name], rtol=1e-5, atol=1e-5), name
+
+
+def test_half_precision_is_kept_in_half_the_memory() -> None:
+    _, fused = pair(LIF(0.9))
+    x = currents((10 * SPAN, 8, 4)).bfloat16().requires_grad_()
+    with kept_bytes() as kept:
+        fused(x)
+    step = 8 * 4 * 4
+    assert sum(kept.values()) <= x.numel() * 2 + 11 * step + 64
 
 
 def test_without_gradients_nothing_is_kept() -> None:
@@ -163,17 +194,29 @@ def test_without_gradients_nothing_is_kept() -> None:
 def test_training_keeps_the_input_and_a_state_for_every_span(name: str, states: int) -> None:
     _, fused = pair(NEURONS[name].make())
     x = currents((10 * SPAN, 8, 4)).requires_grad_()
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with kept_bytes() as kept:
         fused(x)
     step = 8 * 4 * 4
     # the input, the states at the start and every SPAN steps, and a row for each per-channel coefficient
     assert sum(kept.values()) <= x.numel() * 4 + states * 10 * step + 6 * step + 64
+
+
+def test_what_is_kept_of_a_state_grows_with_the_root_of_the_steps() -> None:
+    _, fused = pair(LIF(0.9))
+    rows = []
+    for steps in (400, 6400):
+        x = currents((steps, 8, 4)).requires_grad_()
+        with kept_bytes() as kept:
+            fused(x)
+        rows.append((sum(kept.values()) - x.numel() * 4) / (8 * 4 * 4))
+    assert rows[1] <= 4 * rows[0]
+    assert rows[1] <= 82
+
+
+def test_long_sequences_with_wide_spans_give_the_references_gradients() -> None:
+    reference, fused = pair(LIF([0.5, 0.8, 0.9, 1.0], learn_beta=True, learn_threshold=True))
+    x = currents((1000, 3, 4))
+    require_equal(everything(fused, x), everything(reference, x), exact=True)
 
 
 def test_the_sigmoid_stays_within_its_bound() -> None:

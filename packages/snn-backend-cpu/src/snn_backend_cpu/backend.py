@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from snn_backend_cpu.fused import Fused
+from snn_backend_cpu.looped import Looped, can_be_looped
 from snn_backend_cpu.memory import keep_freed_memory
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health
 from snn_core.capabilities import require_declared
@@ -16,7 +17,7 @@ from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
 from snn_core.lower import LoweringError
 from snn_core.neurons import OneToOne, Recurrent
-from snn_core.neurons.base import Neuron
+from snn_core.neurons.base import Neuron, Runner
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step
@@ -80,22 +81,23 @@ class CpuProgram(EagerProgram):
                     module.runner = runners[name]
 
 
-def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Fused]:
+def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Runner]:
     """A runner for each neuron that can be fused, by name. Raises LoweringError for one that should be and cannot."""
-    runners: dict[str, Fused] = {}
+    runners: dict[str, Runner] = {}
     inner: set[str] = set()
     for name, module in model.named_modules():
         if not isinstance(module, Neuron) or name in inner:
             continue
         inner.update(f"{name}.{child}" if name else child for child, _ in module.named_modules() if child)
         try:
-            runners[name] = Fused(module, dtype)
+            runners[name] = Looped(module, dtype) if can_be_looped(module) else Fused(module, dtype)
         except LoweringError as exc:
-            if not _has_weights_in_its_loop(module) and not_lowered == "refuse":
+            if _should_be_fused(module) and not_lowered == "refuse":
                 raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
     return runners
 
 
-def _has_weights_in_its_loop(neuron: Neuron) -> bool:
-    """Whether neurons hear each other within the loop: then torch runs the steps, as `recurrence` declares."""
-    return neuron.recurrence and not (isinstance(neuron, Recurrent) and isinstance(neuron.connection, OneToOne))
+def _should_be_fused(neuron: Neuron) -> bool:
+    """Not so where weights stand within its loop in a form that only torch can run, as `recurrence` declares."""
+    one_to_one = isinstance(neuron, Recurrent) and isinstance(neuron.connection, OneToOne)
+    return not neuron.recurrence or one_to_one or can_be_looped(neuron)

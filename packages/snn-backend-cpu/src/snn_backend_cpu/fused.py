@@ -7,73 +7,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn_backend_cpu.kernels import Kernel, compiled
-from snn_backend_cpu.printing import Layout, backward_source, forward_source
-from snn_backend_cpu.threads import PIECE, run
-from snn_core.lower import Lowered, lower
-from snn_core.neurons.base import Neuron, State, Unrolled, checked_state, widen
+from snn_backend_cpu.printing import Layout
+from snn_backend_cpu.step_kernels import StepKernels, span_of
+from snn_backend_cpu.threads import memory
+from snn_core.lower import lower
+from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, checked_state, widen
 
-__all__ = ["SPAN", "Fused"]
-
-SPAN = 16
-"""Steps between two kept states in training."""
+__all__ = ["Fused", "Kernels", "lanes"]
 
 
 class Kernels:
-    """The kernels of one lowered step, each made when it is first needed."""
+    """A neuron's kernels by the type in which it is computed, each lowered when it is first needed."""
 
-    def __init__(self, lowered: Lowered) -> None:
-        self.lowered = lowered
-        self._kind = str(lowered.dtype).replace("torch.", "")
-        self._forward: dict[tuple[Layout, bool], Kernel] = {}
-        self._backward: dict[Layout, tuple[Kernel, tuple[tuple[int, str], ...]]] = {}
+    def __init__(self, neuron: Neuron, dtype: torch.dtype) -> None:
+        self._by_dtype = {dtype: StepKernels(lower(neuron, dtype))}
 
-    def forward(self, layout: Layout, keep: bool) -> Kernel:
-        key = (layout, keep)
-        if key not in self._forward:
-            source, arrays = forward_source(self.lowered, layout, keep, SPAN)
-            self._forward[key] = compiled(source, (self._kind,) * len(arrays))
-        return self._forward[key]
+    def of(self, neuron: Neuron, first: Tensor, state: State, c: Coefficients) -> StepKernels:
+        """The kernels for one step's widened input, a state and coefficients: of the widest type among them."""
+        dtype = functools.reduce(torch.promote_types, (t.dtype for t in (first, *state)))
+        dtype = functools.reduce(torch.promote_types, (t.dtype for t in c.values() if t.ndim), dtype)
+        if dtype not in self._by_dtype:
+            self._by_dtype[dtype] = StepKernels(lower(neuron, dtype))
+        return self._by_dtype[dtype]
 
-    def backward(self, layout: Layout) -> tuple[Kernel, tuple[tuple[int, str], ...]]:
-        """The kernel, and size and type of each scratch array that it takes last."""
-        if layout not in self._backward:
-            split = self.lowered.split(layout.learnt)
-            source, arrays = backward_source(self.lowered, split, layout, SPAN)
-            own = [(PIECE, self._kind)] * len(self.lowered.states)
-            own += [(SPAN * PIECE, self._kind if kind == "float" else "uint8") for kind in split.kept]
-            kinds = (self._kind,) * (len(arrays) - len(own)) + tuple(kind for _, kind in own)
-            self._backward[layout] = compiled(source, kinds), tuple(own)
-        return self._backward[layout]
+
+def lanes(value: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
+    """A coefficient as a kernel takes it: one number, or one for each value of a step's input."""
+    return (value if value.numel() == 1 else value.expand_as(first)).to(dtype).reshape(-1)
 
 
 class Fused:
     """Runs one neuron's step, lowered, over all time steps in one kernel. Raises LoweringError where it cannot be."""
 
     def __init__(self, neuron: Neuron, dtype: torch.dtype) -> None:
-        self._kernels = {dtype: Kernels(lower(neuron, dtype))}
+        self._kernels = Kernels(neuron, dtype)
 
     def __call__(
         self, neuron: Neuron, x: Tensor, state: State | None, steps: int | None, wanted: Sequence[str]
     ) -> Unrolled:
         count = neuron.check_input(x, steps)
-        wide = widen(x)
-        first = wide if steps is not None else wide[0]
+        first = widen(x if steps is not None else x[0])
         c = neuron.aligned_coefficients(first)
         state = neuron.initial(first, c) if state is None else checked_state(neuron, state, first)
-        dtype = functools.reduce(torch.promote_types, (t.dtype for t in (wide, *state)))
-        dtype = functools.reduce(torch.promote_types, (t.dtype for t in c.values() if t.ndim), dtype)
-        if dtype not in self._kernels:
-            self._kernels[dtype] = Kernels(lower(neuron, dtype))
-        kernels = self._kernels[dtype]
-        names = kernels.lowered.coefficients
+        kernels = self._kernels.of(neuron, first, state, c)
+        names, dtype = kernels.lowered.coefficients, kernels.lowered.dtype
+        halved = x.dtype in (torch.bfloat16, torch.float16) and dtype == torch.float32
         layout = Layout(
             static=steps is not None,
             vectors=tuple(name for name in names if c[name].numel() > 1),
             recorded=tuple(name for name in neuron.states if name in wanted),
+            stored=str(x.dtype).replace("torch.", "") if halved else "float",
         )
-        tensors = [wide, *(s.expand_as(first) for s in state), *(_lanes(c[name], first) for name in names)]
-        results = _unroll(kernels, count, layout, [t.to(dtype).reshape(-1) for t in tensors])
+        flat = [(x if halved else x.to(dtype)).reshape(-1)]
+        flat += [s.expand_as(first).to(dtype).reshape(-1) for s in state]
+        results = _unroll(kernels, count, layout, [*flat, *(lanes(c[name], first, dtype) for name in names)])
         shape = tuple(first.shape)
         last = tuple(t.reshape(shape) for t in results[1 : 1 + len(state)])
         recorded = [t.reshape(count, *shape) for t in results[1 + len(state) :]]
@@ -81,41 +68,39 @@ class Fused:
         return results[0].reshape(count, *shape).to(x.dtype), last, {name: traces[name] for name in wanted}
 
 
-def _lanes(value: Tensor, first: Tensor) -> Tensor:
-    return value if value.numel() == 1 else value.expand_as(first)
-
-
-def _unroll(kernels: Kernels, steps: int, layout: Layout, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _unroll(kernels: StepKernels, steps: int, layout: Layout, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in flat):
         return _Unrolled.apply(kernels, steps, layout, *flat)
-    return _forward(kernels, steps, layout, flat, keep=False)[0]
+    return _forward(kernels, steps, layout, flat, 0)[0]
 
 
 def _forward(
-    kernels: Kernels, steps: int, layout: Layout, flat: Sequence[Tensor], keep: bool
+    kernels: StepKernels, steps: int, layout: Layout, flat: Sequence[Tensor], span: int
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     states = len(kernels.lowered.states)
     x, rest, c = flat[0], flat[1 : 1 + states], flat[1 + states :]
     width = x.numel() if layout.static else x.numel() // steps
+    dtype = kernels.lowered.dtype
     out = x.new_empty(steps * width)
     last = [s.clone() for s in rest]
-    traces = [x.new_empty(steps * width) for _ in layout.recorded]
-    kept = [x.new_empty((steps - 1) // SPAN * width) for _ in rest] if keep else []
-    run(kernels.forward(layout, keep), steps, width, [x, out, *last, *traces, *kept, *c], ())
+    traces = [x.new_empty(steps * width, dtype=dtype) for _ in layout.recorded]
+    kept = [x.new_empty((steps - 1) // span * width, dtype=dtype) for _ in rest] if span else []
+    kernels.forward(layout, steps, width, [*map(memory, (x, out, *last, *traces, *kept, *c))], span)
     return (out, *last, *traces), kept
 
 
 class _Unrolled(torch.autograd.Function):
-    """All steps of a neuron: one kernel forward, one backward. Keeps x, the coefficients and every `SPAN`-th state."""
+    """All steps of a neuron: one kernel forward, one backward. Keeps x, the coefficients and every span's state."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: Kernels, steps: int, layout: Layout, *flat: Tensor) -> tuple[Tensor, ...]:
-        results, kept = _forward(kernels, steps, layout, flat, keep=True)
+    def forward(ctx: Any, kernels: StepKernels, steps: int, layout: Layout, *flat: Tensor) -> tuple[Tensor, ...]:
+        span = span_of(steps)
+        results, kept = _forward(kernels, steps, layout, flat, span)
         lowered = kernels.lowered
         needed = ctx.needs_input_grad[3:]
         learnt = [name for name, need in zip(lowered.coefficients, needed[1 + len(lowered.states) :]) if need]
-        ctx.kernels, ctx.steps = kernels, steps
-        ctx.layout = Layout(layout.static, layout.vectors, layout.recorded, ("x",) * needed[0] + tuple(learnt))
+        ctx.kernels, ctx.steps, ctx.span = kernels, steps, span
+        ctx.layout = layout.learning(("x",) * needed[0] + tuple(learnt))
         ctx.save_for_backward(*flat, *kept)
         return results
 
@@ -128,12 +113,12 @@ class _Unrolled(torch.autograd.Function):
         rest, c, kept = saved[:states], saved[states : states + len(names)], saved[states + len(names) :]
         width = x.numel() if layout.static else x.numel() // steps
         dout, dlast, dtraces = cotangents[0], cotangents[1 : 1 + states], cotangents[1 + states :]
-        dx = [torch.zeros_like(x) if layout.static else torch.empty_like(x)] if "x" in layout.learnt else []
+        dx = [x.new_zeros(width, dtype=lowered.dtype) if layout.static else torch.empty_like(x)]
+        dx = dx if "x" in layout.learnt else []
         carried = [d.clone() for d in dlast]
-        sums = {name: x.new_zeros(width) for name in names if name in layout.learnt}
+        sums = {name: x.new_zeros(width, dtype=lowered.dtype) for name in names if name in layout.learnt}
         shared = [x, dout.contiguous(), *rest, *kept, *c, *(d.contiguous() for d in dtraces), *dx, *carried]
-        kernel, scratch = ctx.kernels.backward(layout)
-        run(kernel, steps, width, [*shared, *sums.values()], scratch)
+        ctx.kernels.backward(layout, steps, width, [*map(memory, (*shared, *sums.values()))], ctx.span)
         by_coefficient = [
             None if name not in sums else sums[name] if name in layout.vectors else sums[name].sum().reshape(1)
             for name in names

@@ -1,5 +1,6 @@
 """What Numba has no word for: one rounding for a * b + c, an `exp` that vectorises, and flushing denormal numbers."""
 
+import math
 import platform
 from typing import Any
 
@@ -8,7 +9,19 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["exp32", "exp64", "flush_denormals", "fma", "restore_denormals"]
+__all__ = [
+    "exp32",
+    "exp64",
+    "flush_denormals",
+    "fma",
+    "from_bfloat16",
+    "from_float16",
+    "restore_denormals",
+    "tanh32",
+    "tanh64",
+    "to_bfloat16",
+    "to_float16",
+]
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
@@ -28,6 +41,54 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.fma(*args)
 
     return a(a, a, a), generate
+
+
+@_declared
+def from_float16(typingctx: Any, bits: Any) -> Any:
+    """The float32 of a float16's bits, an int16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.int16), generate
+
+
+@_declared
+def to_float16(typingctx: Any, value: Any) -> Any:
+    """The bits, an int16, of the float16 nearest to a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.int16(types.float32), generate
+
+
+@_declared
+def from_bfloat16(typingctx: Any, bits: Any) -> Any:
+    """The float32 of a bfloat16's bits, an int16: they are its upper half."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32 = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(args[0], i32), ir.Constant(i32, 16)), ir.FloatType())
+
+    return types.float32(types.int16), generate
+
+
+@_declared
+def to_bfloat16(typingctx: Any, value: Any) -> Any:
+    """The bits, an int16, of the bfloat16 nearest to a float32, to even between two; NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i32, i16 = ir.IntType(32), ir.IntType(16)
+        whole = builder.bitcast(args[0], i32)
+        upper = builder.lshr(whole, ir.Constant(i32, 16))
+        odd = builder.and_(upper, ir.Constant(i32, 1))
+        rounded = builder.add(whole, builder.add(odd, ir.Constant(i32, 0x7FFF)))
+        nearest = builder.trunc(builder.lshr(rounded, ir.Constant(i32, 16)), i16)
+        # rounding could carry a NaN's bits over into infinity
+        return builder.select(builder.fcmp_unordered("uno", args[0], args[0]), ir.Constant(i16, 0x7FC0), nearest)
+
+    return types.int16(types.float32), generate
 
 
 @_declared
@@ -178,3 +239,26 @@ def exp64(x):  # type: ignore[no-untyped-def]
     whole = np.int64(n)
     half = whole >> np.int64(1)
     return p * _power_of_two64(half) * _power_of_two64(whole - half)
+
+
+_T0, _T1, _T2, _T3, _T4 = np.float32(315), np.float32(14), np.float32(945), np.float32(420), np.float32(15)
+_SMALL, _SATURATED, _TWO = np.float32(0.55), np.float32(10.0), np.float32(2.0)
+
+
+@njit(error_model="numpy")
+def tanh32(x):  # type: ignore[no-untyped-def]
+    """The hyperbolic tangent in float32, within two units in the last place; NaN stays NaN."""
+    a = abs(x)
+    a = _SATURATED if a > _SATURATED else a
+    s = a * a
+    # Lambert's continued fraction, cut after 9, as x less a small correction: nothing cancels near 0
+    near = a - a * (s * (_T0 + _T1 * s) / (_T2 + s * (_T3 + _T4 * s)))
+    far = _A1 - _TWO / (exp32(a + a) + _A1)
+    y = near if a < _SMALL else far
+    return -y if x < np.float32(0.0) else y
+
+
+@njit(error_model="numpy")
+def tanh64(x):  # type: ignore[no-untyped-def]
+    """The hyperbolic tangent in float64, the C library's."""
+    return math.tanh(x)

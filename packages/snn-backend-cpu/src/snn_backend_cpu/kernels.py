@@ -46,7 +46,9 @@ def _stamp() -> bytes:
 
 @functools.cache
 def compiled(source: str, kinds: tuple[str, ...]) -> Kernel:
-    """The function `kernel` of a source. kinds: the type of each array argument, "float32", "float64" or "uint8"."""
+    """The function `kernel` of a source. kinds: the type of each array argument, "float32", "float64", "uint8" or
+    "int16", the bits of a number in half precision.
+    """
     from numba import njit, types
 
     name = "kernel_" + hashlib.sha256(_stamp() + source.encode()).hexdigest()[:24]
@@ -64,7 +66,7 @@ def compiled(source: str, kinds: tuple[str, ...]) -> Kernel:
     sys.modules[name] = module  # where Numba looks for it when it reads a kept kernel
     spec.loader.exec_module(module)
     arrays = [types.Array(getattr(types, kind), 1, "C") for kind in kinds]
-    signature = types.void(*([types.int64] * 5), *arrays)
+    signature = types.void(*([types.int64] * 6), *arrays)
     options = {"nogil": True, "cache": True, "error_model": "numpy", "pipeline_class": _distinct_arrays()}
     return njit(signature, **options)(module.kernel)
 

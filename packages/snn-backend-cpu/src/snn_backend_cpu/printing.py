@@ -7,7 +7,7 @@ backward takes the steps in such spans, computes each span's kept values again a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,19 +22,43 @@ class Layout:
 
     static: x has no time.   vectors: the coefficients that differ between lanes; the others are single numbers.
     recorded: the states that are recorded at every step.   learnt: the coefficients whose gradient is wanted, and "x".
+    stored: how x, the output and their cotangents lie in memory: "float" as everything else, "bfloat16" or "float16".
     """
 
     static: bool
     vectors: tuple[str, ...]
     recorded: tuple[str, ...]
     learnt: tuple[str, ...] = ()
+    stored: str = "float"
+
+    def learning(self, learnt: tuple[str, ...]) -> "Layout":
+        """The same, with gradients of `learnt`."""
+        return replace(self, learnt=learnt)
+
+    @property
+    def halved(self) -> tuple[str, ...]:
+        """The arrays in half precision, by name; the sum of the gradients of an x without time is none of them."""
+        names = ("x", "out", "dout") if self.static else ("x", "out", "dout", "dx")
+        return () if self.stored == "float" else names
+
+    def read(self, text: str) -> str:
+        """The expression that takes an element of x or a cotangent out of memory."""
+        return text if self.stored == "float" else f"from_{self.stored}({text})"
+
+    def written(self, text: str) -> str:
+        """The expression that an element of the output or of the input's gradient gets."""
+        return text if self.stored == "float" else f"to_{self.stored}({text})"
 
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">"}
 _BINARY |= {"ge": ">=", "and": "&", "or": "|", "pow": "**"}
 _CALLS = {"abs": "abs", "sqrt": "math.sqrt", "floor": "np.floor", "ceil": "np.ceil", "trunc": "np.trunc"}
 _CALLS |= {"round": "np.rint", "expm1": "math.expm1", "log": "math.log", "log1p": "math.log1p", "sin": "math.sin"}
-_CALLS |= {"cos": "math.cos", "tanh": "math.tanh", "atan": "math.atan", "erf": "math.erf", "fma": "fma"}
+_CALLS |= {"cos": "math.cos", "atan": "math.atan", "erf": "math.erf", "fma": "fma"}
+
+
+_INTRINSICS = ["exp32", "exp64", "flush_denormals", "fma", "restore_denormals", "tanh32", "tanh64"]
+_INTRINSICS += ["from_bfloat16", "from_float16", "to_bfloat16", "to_float16"]
 
 
 class _Source:
@@ -42,7 +66,7 @@ class _Source:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.type = "np.float32" if dtype == torch.float32 else "np.float64"
-        self.exp = "exp32" if dtype == torch.float32 else "exp64"
+        self.bits = "32" if dtype == torch.float32 else "64"
         self.constants: dict[str, str] = {}
         self.lines: list[str] = []
 
@@ -76,8 +100,8 @@ class _Source:
             return self._extreme("<" if node.op == "minimum" else ">", graph, node, args)
         if node.op == "rsqrt":
             return f"{self.constant(1.0)} / math.sqrt({args[0]})"
-        if node.op == "exp":
-            return f"{self.exp}({args[0]})"
+        if node.op in ("exp", "tanh"):
+            return f"{node.op}{self.bits}({args[0]})"
         if node.op == "where":
             return f"{args[1]} if {args[0]} else {args[2]}"
         if node.op == "sign":
@@ -97,7 +121,7 @@ class _Source:
 
     def text(self) -> str:
         head = ["import math", "", "import numpy as np"]
-        head += ["from snn_backend_cpu.intrinsics import exp32, exp64, flush_denormals, fma, restore_denormals", ""]
+        head += [f"from snn_backend_cpu.intrinsics import {', '.join(_INTRINSICS)}", ""]
         head += [f"{name} = {value}" for value, name in self.constants.items()]
         return "\n".join([*head, "", "", *self.lines, ""])
 
@@ -134,7 +158,7 @@ def _pieces(source: _Source, lowered: Lowered, layout: Layout, lane_arrays: Sequ
     _Rows(source, 2, "low").of(*(["x"] if layout.static else []), *vectors, *lane_arrays)
 
 
-def forward_source(lowered: Lowered, layout: Layout, keep: bool, span: int) -> tuple[str, tuple[str, ...]]:
+def forward_source(lowered: Lowered, layout: Layout, keep: bool) -> tuple[str, tuple[str, ...]]:
     """The kernel `forward`, and the names of its array arguments in order.
 
     Arrays: x, out, s0.. (states: in at the start, out at the end), r.. (recorded), k.. (states kept every `span`
@@ -145,24 +169,24 @@ def forward_source(lowered: Lowered, layout: Layout, keep: bool, span: int) -> t
     recorded = [f"r{lowered.states.index(name)}" for name in layout.recorded]
     kept = [f"k{i}" for i in range(len(states))] if keep else []
     arrays = ["x", "out", *states, *recorded, *kept, *(f"c{i}" for i in range(len(lowered.coefficients)))]
-    source.line(0, f"def kernel(steps, width, start, stop, piece, {', '.join(arrays)}):")
+    source.line(0, f"def kernel(steps, width, start, stop, piece, span, {', '.join(arrays)}):")
     source.line(1, "mode = flush_denormals()")
     coefficients = _coefficients(source, lowered, layout)
     _pieces(source, lowered, layout, states)
     source.line(2, "for t in range(steps):")
     if kept:
-        source.line(3, f"if t % {span} == 0 and t > 0:")
-        source.line(4, f"base = (t // {span} - 1) * width + low")
+        source.line(3, "if t % span == 0 and t > 0:")
+        source.line(4, "base = (t // span - 1) * width + low")
         for array, row in zip(states, _Rows(source, 4, "base").of(*kept), strict=True):
             source.line(4, "for i in range(count):")
             source.line(5, f"{row}[i] = {array}_[i]")
     source.line(3, "at = t * width + low")
     _Rows(source, 3, "at").of(*([] if layout.static else ["x"]), "out", *recorded)
     source.line(3, "for i in range(count):")
-    inputs = {"x": "x_[i]", **coefficients}
+    inputs = {"x": layout.read("x_[i]"), **coefficients}
     inputs |= {f"state.{name}": f"{array}_[i]" for array, name in zip(states, lowered.states, strict=True)}
     results = _step(source, 4, lowered.forward, inputs, "v")
-    source.line(4, f"out_[i] = {results['out']}")
+    source.line(4, f"out_[i] = {layout.written(results['out'])}")
     for array, name in zip(states, lowered.states, strict=True):
         source.line(4, f"{array}_[i] = {results[f'state.{name}']}")
     for array, name in zip(recorded, layout.recorded, strict=True):
@@ -183,7 +207,7 @@ def _step(source: _Source, depth: int, graph: Graph, inputs: Mapping[str, str], 
     return source.body(depth, graph, local, prefix)
 
 
-def backward_source(lowered: Lowered, split: Split, layout: Layout, span: int) -> tuple[str, tuple[str, ...]]:
+def backward_source(lowered: Lowered, split: Split, layout: Layout) -> tuple[str, tuple[str, ...]]:
     """The kernel `backward`, and the names of its array arguments in order.
 
     Arrays: x, dout, s.. (states at the start), k.. (states kept by forward), c.. (coefficients), dr.. (cotangents of
@@ -200,15 +224,15 @@ def backward_source(lowered: Lowered, split: Split, layout: Layout, span: int) -
     arrays = ["x", "dout", *(f"s{i}" for i in states), *(f"k{i}" for i in states)]
     arrays += [*(f"c{i}" for i in range(len(lowered.coefficients))), *recorded, *dx, *carried, *sums]
     arrays += [*(f"h{i}" for i in states), *(f"q{i}" for i in range(len(split.kept)))]
-    source.line(0, f"def kernel(steps, width, start, stop, piece, {', '.join(arrays)}):")
+    source.line(0, f"def kernel(steps, width, start, stop, piece, span, {', '.join(arrays)}):")
     source.line(1, "mode = flush_denormals()")
     coefficients = _coefficients(source, lowered, layout)
-    source.line(1, f"spans = (steps + {span - 1}) // {span}")
+    source.line(1, "spans = (steps + span - 1) // span")
     _pieces(source, lowered, layout, [*carried, *sums, *(dx if layout.static else [])])
     source.line(2, "for back in range(spans):")
     source.line(3, "part = spans - 1 - back")
-    source.line(3, f"first = part * {span}")
-    source.line(3, f"last = min(first + {span}, steps)")
+    source.line(3, "first = part * span")
+    source.line(3, "last = min(first + span, steps)")
     _recompute(source, lowered, split, layout, coefficients)
     source.line(3, "for ago in range(last - first):")
     source.line(4, "t = last - 1 - ago")
@@ -219,14 +243,16 @@ def backward_source(lowered: Lowered, split: Split, layout: Layout, span: int) -
     _Rows(source, 4, "at").of(*(["x"] if "x" in graph.inputs and not layout.static else []))
     _Rows(source, 4, "here").of(*(f"q{place}" for place in range(len(split.kept))))
     source.line(4, "for i in range(count):")
-    inputs = {"x": "x_[i]", "grad.out": "dout_[i]", **coefficients}
+    inputs = {"x": layout.read("x_[i]"), "grad.out": layout.read("dout_[i]"), **coefficients}
     for place, kind in enumerate(split.kept):
         inputs[f"kept.{place}"] = f"q{place}_[i]" + ("" if kind == "float" else " != 0")
     for i, name in enumerate(lowered.states):
         inputs[f"grad.state.{name}"] = f"ds{i}_[i]" + (f" + dr{i}_[i]" if name in layout.recorded else "")
     results = _step(source, 5, graph, inputs, "g")
     for array in dx:
-        source.line(5, f"{array}_[i] {'+=' if layout.static else '='} {results['grad.x']}")
+        # a sum over all steps is kept in full
+        text = f"+= {results['grad.x']}" if layout.static else f"= {layout.written(results['grad.x'])}"
+        source.line(5, f"{array}_[i] {text}")
     for array, name in zip(carried, lowered.states, strict=True):
         source.line(5, f"{array}_[i] = {results[f'grad.state.{name}']}")
     for array, i in zip(sums, learnt, strict=True):
@@ -256,7 +282,7 @@ def _recompute(
     _Rows(source, 4, "at").of(*(["x"] if "x" in graph.inputs and not layout.static else []))
     keeping = _Rows(source, 4, "here").of(*(f"q{place}" for place in range(len(split.kept))))
     source.line(4, "for i in range(count):")
-    inputs = {"x": "x_[i]", **coefficients}
+    inputs = {"x": layout.read("x_[i]"), **coefficients}
     inputs |= {f"state.{name}": f"{row}[i]" for row, name in zip(own, lowered.states, strict=True)}
     results = _step(source, 5, graph, inputs, "v")
     for place, (row, kind) in enumerate(zip(keeping, split.kept, strict=True)):

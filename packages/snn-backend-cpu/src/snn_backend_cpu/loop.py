@@ -1,0 +1,198 @@
+"""Neurons that hear each other through a weight layer: products step by step, everything else by kernels.
+
+Autograd would keep some ten tensors of each step and take the weight's gradient of each step alone. Here forward keeps
+what the neurons got and sent, backward goes through the steps with the neuron's kernel and one product each, and the
+weight's gradient is one product over all steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snn_backend_cpu.printing import Layout
+from snn_backend_cpu.products import Product
+from snn_backend_cpu.step_kernels import StepKernels, span_of
+from snn_backend_cpu.threads import Array, memory
+
+__all__ = ["Loop", "Tensors"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a run over time is made of beside its tensors.
+
+    product: from what the neurons sent in the step before to what they hear, multiplied in `multiplied`.
+    static: the drive has no time.
+    """
+
+    kernels: StepKernels
+    layout: Layout
+    product: Product
+    multiplied: torch.dtype
+    steps: int
+    static: bool
+
+    def run(self, given: "Tensors") -> tuple[Tensor, ...]:
+        """Return what was sent, `[T, B, ...]`, the last state, and the recorded states."""
+        flat = given.flat()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in flat):
+            return _Looped.apply(self, (len(given.state), len(given.weights)), *flat)
+        return _forward(self, given, given.sent.new_empty((1, *given.sent.shape)), ())
+
+    @property
+    def span(self) -> int:
+        return span_of(self.steps)
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """drive: what comes from outside, `[T, B, ...]`, or without T.   sent, state: before the first step.
+    weights: of the product.   c: the coefficients, flat.
+    """
+
+    drive: Tensor
+    sent: Tensor
+    state: Sequence[Tensor]
+    weights: Sequence[Tensor]
+    c: Sequence[Tensor]
+
+    def flat(self) -> list[Tensor]:
+        return [self.drive, self.sent, *self.state, *self.weights, *self.c]
+
+    @staticmethod
+    def of(flat: Sequence[Tensor], counts: tuple[int, int]) -> "Tensors":
+        drive, sent, *rest = flat
+        states, weights = counts[0], sum(counts)
+        return Tensors(drive, sent, rest[:states], rest[states:weights], rest[weights:])
+
+
+def _rows(tensor: Tensor) -> Array:
+    """A sequence's memory, one row for each step."""
+    return memory(tensor).reshape(len(tensor), -1)
+
+
+def _forward(loop: Loop, given: Tensors, h: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Run; fill h, what each step's neurons got (the last step's where h has one row), and the kept states."""
+    before, shape, width, span = given.sent, given.sent.shape, given.sent.numel(), loop.span
+    sent = before.new_empty((loop.steps, *shape))
+    state = [s.clone() for s in given.state]
+    traces = [before.new_empty((loop.steps, *shape)) for _ in loop.layout.recorded]
+    hs, outs, recorded = _rows(h), _rows(sent), [_rows(trace) for trace in traces]
+    last, c = [*map(memory, state)], [*map(memory, given.c)]
+    drives = (given.drive,) * loop.steps if loop.static else given.drive.unbind(0)
+    rows, after = h.unbind(0), sent.unbind(0)
+    for t in range(loop.steps):
+        if t and t % span == 0:
+            for store, value in zip(kept, state):  # nothing is kept where no gradient is wanted
+                store[t // span - 1].copy_(value)
+        row = min(t, len(rows) - 1)
+        heard = loop.product.forward(before.to(given.weights[0].dtype), *given.weights)
+        torch.add(drives[t], heard.to(h.dtype), out=rows[row])
+        loop.kernels.forward(loop.layout, 1, width, [hs[row], outs[t], *last, *(r[t] for r in recorded), *c])
+        before = after[t]
+    return (sent, *state, *traces)
+
+
+class _Looped(torch.autograd.Function):
+    """Neurons over all their steps. Keeps what they sent, what they got, and every span's state."""
+
+    @staticmethod
+    def forward(ctx: Any, loop: Loop, counts: tuple[int, int], *flat: Tensor) -> tuple[Tensor, ...]:
+        given = Tensors.of(flat, counts)
+        h = given.sent.new_empty((loop.steps, *given.sent.shape))
+        kept = [s.new_empty(((loop.steps - 1) // loop.span, *s.shape)) for s in given.state]
+        results = _forward(loop, given, h, kept)
+        ctx.loop, ctx.counts = loop, counts
+        ctx.save_for_backward(*flat[1:], results[0], h, *kept)
+        return results
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        sent, h, *kept = saved[len(needed) - 1 :]
+        given = Tensors.of((h, *saved[: len(needed) - 1]), ctx.counts)
+        names = ctx.loop.kernels.lowered.coefficients
+        learnt = tuple(name for name, need in zip(names, needed[len(needed) - len(names) :], strict=True) if need)
+        back = _Backward(ctx.loop, given, sent, kept, cotangents, learnt)
+        dsent = back.run()
+        drive = back.dh.sum(0) if ctx.loop.static else back.dh
+        weights = back.weights() if any(needed[2 + len(given.state) :][: len(given.weights)]) else ()
+        missing = (None,) * (len(given.weights) - len(weights))
+        return (None, None, drive, dsent, *back.carried, *weights, *missing, *back.coefficients())
+
+
+class _Backward:
+    """One way back through time. given: its drive is what each step's neurons got."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        given: Tensors,
+        sent: Tensor,
+        kept: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        learnt: tuple[str, ...],
+    ) -> None:
+        self.loop, self.given, self.sent, self.kept = loop, given, sent, kept
+        self.layout = loop.layout.learning(("x", *learnt))
+        self.weight = given.weights[0].to(loop.multiplied)
+        states = len(given.state)
+        self.dsent = cotangents[0]
+        self.carried = [d.clone(memory_format=torch.contiguous_format) for d in cotangents[1 : 1 + states]]
+        self.dtraces = [d.contiguous() for d in cotangents[1 + states :]]
+        self.dh = torch.empty_like(given.drive)
+        self.sums = {name: torch.zeros_like(given.sent) for name in learnt}
+
+    def run(self) -> Tensor:
+        """Fill all gradients; return that of what was sent before the first step."""
+        loop, width = self.loop, self.given.sent.numel()
+        hs, dhs, traced = _rows(self.given.drive), _rows(self.dh), [_rows(d) for d in self.dtraces]
+        c, own = [*map(memory, self.given.c)], [memory(t) for t in (*self.carried, *self.sums.values())]
+        nothing = [np.empty(0, hs.dtype)] * len(self.carried)  # a run of one step keeps no state
+        sent = [t.to(loop.multiplied) for t in (self.given.sent, *self.sent.unbind(0)[:-1])]
+        douts, grads = self.dsent.unbind(0), self.dh.unbind(0)
+        later: Tensor | None = None  # the gradient of what a step sent by what the next one heard
+        for first in reversed(range(0, loop.steps, loop.span)):
+            end = min(first + loop.span, loop.steps)
+            befores = self._states(first, end, hs, c)
+            for t in reversed(range(first, end)):
+                dout = memory((douts[t] if later is None else douts[t] + later).contiguous())
+                arrays = [hs[t], dout, *(b[t - first] for b in befores), *nothing, *c, *(d[t] for d in traced), dhs[t]]
+                loop.kernels.backward(self.layout, 1, width, [*arrays, *own], span=1)
+                later = loop.product.to_input(grads[t].to(loop.multiplied), sent[t], self.weight).to(self.dh.dtype)
+        assert later is not None
+        return later
+
+    def _states(self, first: int, end: int, hs: Array, c: Sequence[Array]) -> list[Array]:
+        """The states before each step of a span, computed again from the first, `[steps, width]`."""
+        loop = self.loop
+        starts = self.given.state if first == 0 else [kept[first // loop.span - 1] for kept in self.kept]
+        rows = [np.empty((end - first, start.numel()), hs.dtype) for start in starts]
+        for row, start in zip(rows, starts, strict=True):
+            row[0] = memory(start)
+        if rows and end - first > 1:
+            layout = replace(loop.layout, recorded=loop.kernels.lowered.states)
+            x, out = hs[first : end - 1].reshape(-1), np.empty(rows[0][1:].size, hs.dtype)
+            last, records = [row[0].copy() for row in rows], [row[1:].reshape(-1) for row in rows]
+            loop.kernels.forward(layout, end - first - 1, rows[0][0].size, [x, out, *last, *records, *c])
+        return rows
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """The gradients of weight and bias: one product over all steps."""
+        before = torch.cat((self.given.sent.unsqueeze(0), self.sent[:-1])).to(self.loop.multiplied)
+        both = self.loop.product.to_weights(self.dh.to(self.loop.multiplied), before, self.weight)
+        return both[: len(self.given.weights)]
+
+    def coefficients(self) -> list[Tensor | None]:
+        found: list[Tensor | None] = []
+        for name in self.loop.kernels.lowered.coefficients:
+            total = self.sums.get(name)
+            if total is not None:
+                total = total.reshape(-1) if name in self.layout.vectors else total.sum().reshape(1)
+            found.append(total)
+        return found

@@ -1,0 +1,78 @@
+"""A weight layer's arithmetic apart from autograd: forward, and its two gradients."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snn_core.recording import LayerTap
+
+__all__ = ["Product", "is_plain", "only_taps", "product_dtype", "product_of"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Product(NamedTuple):
+    """forward(x, weight, bias?); to_input(grad, x, weight), the gradient of x `[B, ...]`; to_weights(grad, x, weight),
+    those of weight and bias over a sequence `[T, B, ...]`.
+    """
+
+    forward: Callable[..., Tensor]
+    to_input: Callable[[Tensor, Tensor, Tensor], Tensor]
+    to_weights: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether it is `nn.Linear` or a convolution itself, whose product is known, and not a class made of one."""
+    return type(layer) is nn.Linear or (type(layer) in _CONVOLUTIONS and layer.padding_mode == "zeros")
+
+
+def only_taps(layer: nn.Module) -> bool:
+    """Whether nobody but a step listens to it; another's hooks may change what it returns."""
+    hooks = layer._forward_hooks.values()
+    return not layer._forward_pre_hooks and all(isinstance(hook, LayerTap) for hook in hooks)
+
+
+def product_dtype(layer: Any) -> torch.dtype:
+    """In which type it multiplies: autocast's, or that of its weights."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else layer.weight.dtype
+
+
+def product_of(layer: nn.Module) -> Product:
+    """The product of a plain layer, for weights of any number of input and output channels."""
+    return _LINEAR if isinstance(layer, nn.Linear) else _convolution(layer)
+
+
+def _linear_gradients(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    rows = grad.flatten(0, -2)
+    return rows.T @ x.flatten(0, -2), rows.sum(0)
+
+
+_LINEAR = Product(F.linear, lambda grad, x, weight: grad @ weight, _linear_gradients)
+
+
+def _convolution(layer: Any) -> Product:
+    function = (F.conv1d, F.conv2d, F.conv3d)[len(layer.stride) - 1]
+    settings = (layer.stride, _padding(layer), layer.dilation)
+
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return function(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    def gradients(grad: Tensor, x: Tensor, weight: Tensor, which: list[bool]) -> tuple[Tensor, ...]:
+        rest = (*settings, False, (0,) * len(layer.stride), layer.groups, which)
+        return torch.ops.aten.convolution_backward(grad, x, weight, [weight.shape[0]], *rest)
+
+    def to_weights(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        _, by_weight, by_bias = gradients(grad.flatten(0, 1), x.flatten(0, 1), weight, [False, True, True])
+        return by_weight, by_bias
+
+    return Product(forward, lambda grad, x, weight: gradients(grad, x, weight, [True, False, False])[0], to_weights)
+
+
+def _padding(layer: Any) -> tuple[int, ...]:
+    if not isinstance(layer.padding, str):
+        return tuple(layer.padding)
+    sizes = zip(layer.dilation, layer.kernel_size, strict=True)
+    return tuple(d * (k - 1) // 2 if layer.padding == "same" else 0 for d, k in sizes)
