@@ -9,11 +9,13 @@ import snn_core as snn
 from snn_backend_cpu import CpuBackend, CpuOptions, CpuProgram
 from snn_backend_cpu.fused import Fused
 from snn_backend_cpu.looped import Looped
+from snn_backend_cpu.sliding import Sliding
 from snn_core.errors import ConfigError, Unsupported
 from snn_core.neurons import Neuron
 from snn_core.neurons.base import unroll_reference
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step
+from snn_core.surrogate import Custom
 
 
 class Normalised(Neuron):
@@ -95,3 +97,22 @@ def test_a_one_to_one_recurrence_is_one_kernel() -> None:
 def test_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         CpuOptions(**options)
+
+
+def unlowerable(u: Tensor) -> Tensor:
+    return (u - u.mean()).abs()
+
+
+@pytest.mark.parametrize(
+    "layer", [snn.PSN(3, surrogate=Custom(unlowerable)), snn.SlidingPSN(2, surrogate=Custom(unlowerable))]
+)
+def test_a_surrogate_of_which_no_kernel_can_be_made_is_refused_in_layers_of_whole_sequences(layer: nn.Module) -> None:
+    with pytest.raises(Unsupported, match=r"layer '2': .*mean"):
+        compiled(layer)
+    compiled(layer, CpuOptions(not_lowered="eager")).close()
+
+
+def test_a_sliding_neuron_runs_by_a_kernel_in_both_trees() -> None:
+    program = compiled(snn.SlidingPSN(2))
+    for tree in (program._training, program._evaluation):
+        assert isinstance(vars(tree.model[2])["run"], Sliding)

@@ -6,21 +6,20 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from snn_backend_cpu.fused import Fused
-from snn_backend_cpu.looped import Looped, can_be_looped
+from snn_backend_cpu.installing import installers
 from snn_backend_cpu.memory import keep_freed_memory
+from snn_backend_cpu.spikes import fused_spike
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
-from snn_core.lower import LoweringError
-from snn_core.neurons import OneToOne, Recurrent
-from snn_core.neurons.base import Neuron, Runner
 from snn_core.optimizers import Optimizer
+from snn_core.recording import CarriedStates
 from snn_core.specs import BatchSpec, TrainSpec
-from snn_core.step import Step
+from snn_core.step import Step, StepOutput
+from snn_core.surrogate import spikes_by
 
 __all__ = ["CpuBackend", "CpuOptions", "CpuProgram"]
 
@@ -65,39 +64,21 @@ class CpuBackend(Backend):
 
 
 class CpuProgram(EagerProgram):
-    """The reference's program with fused neurons; layers with weights inside the time loop run step by step."""
+    """The reference's program, in which kernels run the neurons and the spikes of layers over whole sequences."""
 
     def __init__(
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: CpuOptions
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        dtype = getattr(torch, batch.x.dtype)
-        runners = fused_neurons(step.model, dtype if dtype == torch.float64 else torch.float32, options.not_lowered)
+        dtype = torch.float64 if batch.x.dtype == "float64" else torch.float32
+        kernels = installers(step.model, dtype, options.not_lowered)
         super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
         for tree in (self._training.model, self._evaluation.model):
             for name, module in tree.named_modules():
-                if name in runners:
-                    module.runner = runners[name]
+                if name in kernels:
+                    kernels[name](module)
 
-
-def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Runner]:
-    """A runner for each neuron that can be fused, by name. Raises LoweringError for one that should be and cannot."""
-    runners: dict[str, Runner] = {}
-    inner: set[str] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, Neuron) or name in inner:
-            continue
-        inner.update(f"{name}.{child}" if name else child for child, _ in module.named_modules() if child)
-        try:
-            runners[name] = Looped(module, dtype) if can_be_looped(module) else Fused(module, dtype)
-        except LoweringError as exc:
-            if _should_be_fused(module) and not_lowered == "refuse":
-                raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
-    return runners
-
-
-def _should_be_fused(neuron: Neuron) -> bool:
-    """Not so where weights stand within its loop in a form that only torch can run, as `recurrence` declares."""
-    one_to_one = isinstance(neuron, Recurrent) and isinstance(neuron.connection, OneToOne)
-    return not neuron.recurrence or one_to_one or can_be_looped(neuron)
+    def _forward(self, step: Step, x: Tensor, target: Tensor, states: CarriedStates) -> StepOutput:
+        with spikes_by(fused_spike):
+            return super()._forward(step, x, target, states)

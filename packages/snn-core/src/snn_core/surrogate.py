@@ -6,8 +6,10 @@ no tensor, so it pickles, deep-copies and compares by value. A user's own is a s
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 import torch
 from torch import Tensor
@@ -36,11 +38,32 @@ __all__ = [
 ]
 
 
+SpikeRunner = Callable[[Tensor, "Surrogate", str], Tensor]
+
+_runner: "ContextVar[Optional[SpikeRunner]]" = ContextVar("snn_core_spike", default=None)
+
+
+@contextmanager
+def spikes_by(runner: Optional[SpikeRunner]) -> Iterator[None]:
+    """Let a backend compute `spike` its own way within a block; None is the reference. Of this thread alone."""
+    token = _runner.set(runner)
+    try:
+        yield
+    finally:
+        _runner.reset(token)
+
+
 def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
     """Heaviside step of u, exactly 0 or 1 in u's dtype, whose gradient is `surrogate.derivative(u)`.
 
     u, result: any shape. `fire_op` decides a tie at u = 0: ">=" fires, ">" does not.
     """
+    runner = _runner.get()
+    return spike_reference(u, surrogate, fire_op) if runner is None else runner(u, surrogate, fire_op)
+
+
+def spike_reference(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
+    """What `spike` means, in plain torch."""
     # the sign, because comparing and converting the result takes torch three times as long on a CPU
     sign = torch.sign(u.detach())
     fired = torch.sign(sign + 1) if fire_op == ">=" else torch.relu(sign)

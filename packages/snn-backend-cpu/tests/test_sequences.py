@@ -1,0 +1,126 @@
+"""Layers with an own computation over time: their spikes by kernels, and the sliding one whole."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import snn_core as snn
+from snn_backend_cpu.sliding import Sliding
+from snn_backend_cpu.spikes import fused_spike
+from snn_core.surrogate import Custom, FastSigmoid, spike, spikes_by
+
+LARGE = 1 << 15
+
+
+def branching(u: Tensor) -> Tensor:
+    return torch.ones_like(u) if bool((u > 0).any()) else torch.zeros_like(u)
+
+
+def pair(**options: Any) -> tuple[Any, Any]:
+    reference = snn.SlidingPSN(**options)
+    sliding = copy.deepcopy(reference)
+    sliding.run = Sliding(sliding, torch.float32)
+    return reference, sliding
+
+
+def everything(layer: Any, x: Tensor, state: Any = None, steps: int | None = None) -> dict[str, Tensor]:
+    x = x.clone().requires_grad_()
+    start = None if state is None else (state.clone().requires_grad_(),)
+    out, last, traces = layer.run(x, start, steps, ("x",))
+    found = {"out": out, "last": last[0], "x": traces["x"]}
+    total = torch.zeros(())
+    for i, value in enumerate(found.values()):
+        total = total + (value * torch.randn(value.shape, generator=torch.Generator().manual_seed(i))).sum()
+    leaves = [x, *layer.parameters(), *(start or ())]
+    grads = torch.autograd.grad(total, leaves)
+    return {**{name: t.detach() for name, t in found.items()}, **{f"grad {i}": g for i, g in enumerate(grads)}}
+
+
+def require_equal(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
+    assert list(got) == list(want)
+    for name, value in want.items():
+        if name.startswith("grad"):
+            assert float((got[name] - value).abs().max()) <= 1e-5 * float(value.abs().max()), name
+        else:
+            assert torch.equal(got[name], value), name
+
+
+def currents(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 7])
+def test_a_sliding_neuron_gives_the_references_bits_and_gradients(order: int) -> None:
+    torch.manual_seed(0)
+    reference, sliding = pair(order=order, exponential=False, threshold=0.1)
+    x = currents(20, 3, 5)
+    require_equal(everything(sliding, x), everything(reference, x))
+
+
+def test_a_sliding_neuron_goes_on_from_a_state() -> None:
+    reference, sliding = pair(order=4)
+    x, state = currents(2, 3, 5), currents(3, 3, 5)
+    require_equal(everything(sliding, x, state), everything(reference, x, state))
+
+
+def test_a_sliding_neuron_takes_an_input_without_time() -> None:
+    reference, sliding = pair(order=3)
+    x = currents(3, 5)
+    require_equal(everything(sliding, x, steps=9), everything(reference, x, steps=9))
+
+
+@pytest.mark.parametrize("fire_op", [">=", ">"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_large_spike_is_the_references_with_its_gradient(dtype: torch.dtype, fire_op: str) -> None:
+    u = currents(LARGE).to(dtype).round(decimals=1).view(8, -1).requires_grad_()
+    found = []
+    for runner in (None, fused_spike):
+        with spikes_by(runner):
+            out = spike(u, FastSigmoid(3.0), fire_op)
+        found.append((out.detach(), *torch.autograd.grad(out.square().sum() + out.sum(), u)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["PSN", "MaskedPSN", "ParallelLIF"])
+def test_a_layer_of_the_whole_sequence_gives_the_references_bits_and_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    layer = {
+        "PSN": lambda: snn.PSN(16),
+        "MaskedPSN": lambda: snn.MaskedPSN(16, 4),
+        "ParallelLIF": lambda: snn.ParallelLIF(0.9),
+    }[name]()
+    x = currents(16, 4, 512)
+    found = []
+    for runner in (None, fused_spike):
+        leaf = x.clone().requires_grad_()
+        with spikes_by(runner):
+            out = layer(leaf)
+        found.append((out.detach(), *torch.autograd.grad(out.square().sum(), [leaf, *layer.parameters()])))
+    assert torch.equal(found[0][0], found[1][0])
+    for got, want in zip(found[1][1:], found[0][1:], strict=True):
+        assert float((got - want).abs().max()) <= 1e-5 * float(want.abs().max())
+
+
+def test_a_surrogate_that_no_kernel_can_compute_stays_torchs() -> None:
+    u = currents(LARGE).requires_grad_()
+    with spikes_by(fused_spike):
+        out = spike(u, Custom(branching))
+    assert torch.equal(torch.autograd.grad(out.sum(), u)[0], torch.ones(LARGE))
+
+
+def test_spikes_are_the_references_again_after_the_block() -> None:
+    seen = []
+
+    def noting(u: Tensor, surrogate: Any, fire_op: str) -> Tensor:
+        seen.append(u)
+        return u
+
+    u = currents(4)
+    with spikes_by(noting):
+        assert spike(u, FastSigmoid()) is u
+    assert spike(u, FastSigmoid()) is not u
+    assert len(seen) == 1
