@@ -17,6 +17,7 @@ from snn_core.random_stream import RandomStream
 from snn_core.recording import CarriedStates
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step, StepOutput
+from snn_core.uncompiled import uncompiled
 
 __all__ = ["EagerBackend", "EagerOptions", "EagerProgram"]
 
@@ -257,7 +258,7 @@ def _build_optimizer(spec: Optimizer, parameters: Sequence[Tensor]) -> torch.opt
     settings = dict(vars(spec))
     if spec.name in _FUSED and all(p.device.type in ("cpu", "cuda") for p in parameters):
         settings["fused"] = True
-    return _OPTIMIZERS[spec.name](parameters, **settings)
+    return uncompiled(_OPTIMIZERS[spec.name])(parameters, **settings)
 
 
 def _detached(states: CarriedStates) -> CarriedStates:

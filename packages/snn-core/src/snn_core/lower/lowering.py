@@ -1,19 +1,18 @@
 """From a neuron to a graph: trace, translate, simplify, and divide between forward and backward."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
-from torch.fx import Node as FxNode
 
-from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS, Ref, Translator
+from snn_core.lower.aten import ALIASES, TRANSLATIONS, Ref, Translator
 from snn_core.lower.builder import Builder
 from snn_core.lower.cut import smallest_cut
 from snn_core.lower.graph import Graph
 from snn_core.lower.operations import TRANSCENDENTAL
 from snn_core.lower.refusal import LoweringError
-from snn_core.lower.trace import SHAPES, Trace, first_difference, operation_name, trace_step
+from snn_core.lower.trace import SHAPES, Call, Foreign, Slot, Trace, first_difference, trace_step
 from snn_core.neurons.base import Neuron
 
 __all__ = ["Lowered", "Split", "lower"]
@@ -113,10 +112,9 @@ def lower(neuron: Neuron, dtype: torch.dtype = torch.float32) -> Lowered:
     different = first_difference(*traces)
     label = type(neuron).__name__
     if different is not None:
-        place = traces[0].places.get(different.name) or traces[1].places.get(different.name)
-        where = f" at {place}" if place is not None else ""
+        where = f" at {different.place}" if different.place is not None else ""
         raise LoweringError(
-            f"{label}.dynamics cannot be lowered: {different.target}{where} depends on the shape of x, and one kernel "
+            f"{label}.dynamics cannot be lowered: {different.op}{where} depends on the shape of x, and one kernel "
             "serves every shape; take sizes in coefficients() and hand them in as numbers"
         )
     joint = _Translation(label, traces[0], dtype).graph()
@@ -132,85 +130,69 @@ class _Translation:
         self.label, self.trace = label, trace
         self.builder = Builder(dtype)
         self.translator = Translator(self.builder)
-        self.roots: Dict[FxNode, FxNode] = {}
-        self.values: Dict[FxNode, Ref] = {}
+        self.roots: Dict[Slot, Slot] = {}
+        self.values: Dict[Slot, Ref] = {}
 
     def graph(self) -> Graph:
-        names = iter(self.trace.inputs)
-        results: List[Any] = []
-        for node in self.trace.module.graph.nodes:
-            if node.op == "placeholder":
-                self._keep(node, Ref(self.builder.input(next(names))))
-            elif node.op == "get_attr":
-                self._keep(node, self._literal(node))
-            elif node.op == "call_function":
-                self._call(node)
-            else:
-                results = node.args[0]
-        nodes = [0.0 if value is None else self._argument(value) for value in results]
+        for number, name in enumerate(self.trace.inputs):
+            self._keep(Slot(number), Ref(self.builder.input(name)))
+        for call in self.trace.calls:
+            self._call(call)
         outputs = {
-            name: self.builder.number(self.translator.index(value)) for name, value in zip(self.trace.outputs, nodes)
+            name: self.builder.number(self.translator.index(0.0 if value is None else self._argument(value, None)))
+            for name, value in self.trace.outputs.items()
         }
         return self.builder.graph(outputs)
 
-    def _keep(self, node: FxNode, value: Ref) -> None:
-        self.roots[node] = node
-        self.values[node] = value
+    def _keep(self, slot: Slot, value: Ref) -> None:
+        self.roots[slot] = slot
+        self.values[slot] = value
 
-    def _root(self, node: FxNode) -> FxNode:
-        """The node that made the tensor which is the first argument."""
-        first = node.args[0]
-        if not isinstance(first, FxNode):
-            raise LoweringError(f"{self.label}.dynamics cannot be lowered: {node.target}{self._at(node)} has no tensor")
-        return self.roots[first]
+    def _argument(self, value: Any, call: Optional[Call]) -> Any:
+        if isinstance(value, Slot):
+            return self.values[self.roots[value]]
+        return self._literal(value.tensor, call) if isinstance(value, Foreign) else value
 
-    def _argument(self, value: Any) -> Any:
-        return self.values[self.roots[value]] if isinstance(value, FxNode) else value
-
-    def _call(self, node: FxNode) -> None:
-        name = operation_name(node.target)
-        if name in QUESTIONS:
+    def _call(self, call: Call) -> None:
+        name = call.name
+        first = call.args[0] if call.args else None
+        if name in ALIASES and isinstance(first, Slot):
+            self.roots[call.result] = self.roots[first]
             return
         if name in ALIASES:
-            self.roots[node] = self._root(node)
+            self._keep(call.result, self._argument(first, call))
             return
         in_place = name.endswith("_") and name[:-1] in TRANSLATIONS
         translate = TRANSLATIONS[name[:-1] if in_place else name]
+        args = [self._argument(arg, call) for arg in call.args]
         try:
-            result = translate(self.translator, *map(self._argument, node.args), **_mapped(node.kwargs, self._argument))
+            result = translate(self.translator, *args, **{k: self._argument(v, call) for k, v in call.kwargs.items()})
         except TypeError as exc:
             raise LoweringError(
-                f"{self.label}.dynamics cannot be lowered: {node.target}{self._at(node)} has arguments that kernels do "
+                f"{self.label}.dynamics cannot be lowered: {call.op}{_at(call)} has arguments that kernels do "
                 f"not take ({exc})"
             ) from exc
         if not in_place:
-            self._keep(node, result)
+            self._keep(call.result, result)
             return
-        root = self._root(node)
-        if root.op != "call_function":
+        root = self.roots[call.result]
+        if root.number < len(self.trace.inputs):
             raise LoweringError(
-                f"{self.label}.dynamics cannot be lowered: {node.target}{self._at(node)} writes into its input; write "
+                f"{self.label}.dynamics cannot be lowered: {call.op}{_at(call)} writes into its input; write "
                 "`a = a + b` for `a += b`"
             )
         self.values[root] = result
-        self.roots[node] = root
 
-    def _literal(self, node: FxNode) -> Ref:
-        value = getattr(self.trace.module, str(node.target))
-        user = next(iter(node.users))
-        made_here = all(operation_name(other.target).startswith("lift_fresh") for other in node.users)
-        if isinstance(value, Tensor) and value.numel() == 1 and made_here:
-            return Ref(self.translator.index(value.item()))
+    def _literal(self, tensor: Tensor, call: Optional[Call]) -> Ref:
+        if tensor.numel() == 1 and call is not None and call.name == "lift_fresh":
+            return Ref(self.translator.index(tensor.item()))  # a number that the step itself made a tensor
+        what = f"{call.op}{_at(call)}" if call is not None else "what it returns"
         raise LoweringError(
-            f"{self.label}.dynamics cannot be lowered: {user.target}{self._at(user)} reads a tensor of shape "
-            f"{tuple(value.shape)} that is no argument of the step, so that its value would freeze in the kernel; "
-            "return it from coefficients() and read it from c"
+            f"{self.label}.dynamics cannot be lowered: {what} reads a tensor of shape {tuple(tensor.shape)} that is "
+            "no argument of the step, so that its value would freeze in the kernel; return it from coefficients() and "
+            "read it from c"
         )
 
-    def _at(self, node: FxNode) -> str:
-        place = self.trace.places.get(node.name)
-        return f" at {place}" if place is not None else ""
 
-
-def _mapped(kwargs: Mapping[str, Any], change: Any) -> Dict[str, Any]:
-    return {name: change(value) for name, value in kwargs.items()}
+def _at(call: Call) -> str:
+    return f" at {call.place}" if call.place is not None else ""

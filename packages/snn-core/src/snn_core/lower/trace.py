@@ -1,19 +1,16 @@
-"""One step of a neuron and its gradient, as the operations that torch performs: `make_fx` under a watch."""
+"""One step of a neuron and its gradient, as the operations that torch performs, seen below autograd."""
 
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
-from torch.fx import Node as FxNode
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS
 from snn_core.lower.refusal import LoweringError, Place, place_of_caller, refused_operation
 from snn_core.neurons.base import Neuron
 
-__all__ = ["SHAPES", "Trace", "operation_name", "trace_step"]
+__all__ = ["SHAPES", "Call", "Foreign", "Slot", "Trace", "first_difference", "trace_step"]
 
 SHAPES = ((3, 5), (2, 7))
 """Batch and neurons while tracing: different sizes above 1, so that a mixed-up axis shows, and twice, so that a branch
@@ -21,20 +18,47 @@ on a size shows.
 """
 
 
-class Trace(NamedTuple):
-    """What was recorded. names: of the inputs, in order.   outputs: names of the outputs; one that is None in the
-    module's result has no gradient.   places: the user's line of each operation's node.
+class Slot(NamedTuple):
+    """A tensor of the trace: the inputs have the first numbers, each new tensor the next one."""
+
+    number: int
+
+
+class Foreign(NamedTuple):
+    """A tensor that is neither an input nor made by an operation of the step."""
+
+    tensor: Tensor
+
+
+class Call(NamedTuple):
+    """One operation. op: torch's name, such as "aten.add.Tensor".   args, kwargs: a tensor is a `Slot` or `Foreign`.
+    result: what it made or, in place, wrote.   place: the user's line, None in the gradient.
     """
 
-    module: GraphModule
+    op: str
+    args: Tuple[Any, ...]
+    kwargs: Dict[str, Any]
+    result: Slot
+    place: Optional[Place]
+
+    @property
+    def name(self) -> str:
+        return operation_name(self.op)
+
+
+class Trace(NamedTuple):
+    """What was recorded. inputs: names of the inputs, in order of their slots.   outputs: each output's tensor by name,
+    None for a gradient that there is none of.
+    """
+
     inputs: Tuple[str, ...]
-    outputs: Tuple[str, ...]
-    places: Dict[str, Optional[Place]]
+    calls: Tuple[Call, ...]
+    outputs: Dict[str, Any]
 
 
-def operation_name(target: Any) -> str:
+def operation_name(op: str) -> str:
     """The name without namespace and overload: `add` of `aten.add.Tensor`."""
-    return str(target).split(".")[1]
+    return op.split(".")[1]
 
 
 def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Trace:
@@ -46,10 +70,13 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
     states = tuple(f"state.{name}" for name in neuron.states)
     inputs = ("x", *states, *names)
     results = ("out", *states)
+    generator = torch.Generator().manual_seed(0)
     watch = _Watch(label, shape, dtype)
 
+    def example(grad: bool) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=dtype).requires_grad_(grad)
+
     def joint(values: Sequence[Tensor], cotangents: Sequence[Tensor]) -> List[Optional[Tensor]]:
-        # leaves below the user's code, so that writing into an input is an error as it is there
         c = {name[2:]: value for name, value in zip(names, values[1 + len(states) :])}
         with watch:
             out, state = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
@@ -58,20 +85,19 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
             grads: Sequence[Optional[Tensor]] = [None] * len(values)
             if smooth:
                 watch.in_gradient = True
-                grads = torch.autograd.grad([v for v, _ in smooth], values, [g for _, g in smooth], allow_unused=True)
+                seed = _Seed.apply([cotangent for _, cotangent in smooth], *(value for value, _ in smooth))
+                grads = torch.autograd.grad(seed, values, allow_unused=True)
         return [*after, *grads]
 
     watch.end = joint.__code__
-    generator = torch.Generator().manual_seed(0)
-
-    def example(grad: bool) -> Tensor:
-        return torch.rand(shape, generator=generator, dtype=dtype).requires_grad_(grad)
-
     with torch.enable_grad():
+        # leaves, so that writing into an input is an error as it is in training
         values = [example(True) for _ in inputs]
         cotangents = [example(False) for _ in results]
+        for tensor in (*values, *cotangents):
+            watch.slot(tensor)
         try:
-            module = make_fx(joint)(values, cotangents)
+            found = joint(values, cotangents)
         except LoweringError:
             raise
         except Exception as exc:
@@ -80,8 +106,8 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
                 f"{label}.dynamics cannot be traced{where}: {type(exc).__name__}: {str(exc).splitlines()[0]}; it "
                 "must be a function of whole tensors alone, and work for an x of any shape [B, ...]"
             ) from exc
-    outputs = (*results, *(f"grad.{name}" for name in inputs))
-    return Trace(module, (*inputs, *(f"grad.{name}" for name in results)), outputs, _places(module, watch))
+    outputs = zip((*results, *(f"grad.{name}" for name in inputs)), map(watch.known, found))
+    return Trace((*inputs, *(f"grad.{name}" for name in results)), tuple(watch.calls), dict(outputs))
 
 
 def _checked(
@@ -98,30 +124,71 @@ def _checked(
     return [out, *state]
 
 
+class _Seed(torch.autograd.Function):
+    """A number whose gradient with respect to each value is that value's cotangent.
+
+    `autograd.grad(values, ..., cotangents)` would say the same, and import a library for symbolic shapes to do so.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cotangents: List[Tensor], *values: Tensor) -> Tensor:
+        ctx.cotangents = cotangents
+        return values[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        return (None, *ctx.cotangents)
+
+
 class _Watch(TorchDispatchMode):
-    """Sees each operation before torch performs it: refuses what no kernel can do, and notes the user's line."""
+    """Sees each operation before torch performs it: refuses what no kernel can do, and records the rest."""
 
     def __init__(self, label: str, shape: Tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
         self.label, self.shape, self.dtype = label, shape, dtype
-        self.seen: List[Tuple[str, Optional[Place]]] = []
+        self.calls: List[Call] = []
         self.last: Optional[Place] = None
         self.end: Any = None
         self.in_gradient = False
+        self._alive: List[Tensor] = []  # a tensor that is gone would hand its identity to another
+        self._slots: Dict[int, Slot] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # newer torch imports its compiler to keep it out of a mode's code, which takes longer than all traces
+        return False
+
+    def slot(self, tensor: Tensor) -> Slot:
+        """The tensor's slot, a new one if it has none."""
+        if id(tensor) not in self._slots:
+            self._slots[id(tensor)] = Slot(len(self._alive))
+            self._alive.append(tensor)
+        return self._slots[id(tensor)]
+
+    def known(self, value: Any) -> Any:
+        """An argument as a call keeps it."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.known, value)) if type(value) in (list, tuple) else value
+        if not isinstance(value, Tensor):
+            return value
+        return self._slots.get(id(value)) or Foreign(value)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation_name(func) in QUESTIONS:
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        op = str(func)
+        name = operation_name(op)
+        if name in QUESTIONS:
+            return func(*args, **kwargs)
         place = None if self.in_gradient else place_of_caller(self.end)
         self.last = place
-        name = operation_name(func)
         plain = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         if name not in ALIASES and plain not in TRANSLATIONS:
-            raise refused_operation(self.label, str(func), place)
-        self.seen.append((str(func), place))
-        result = func(*args, **(kwargs or {}))
+            raise refused_operation(self.label, op, place)
+        seen = self.known(tuple(args)), {key: self.known(value) for key, value in kwargs.items()}
+        result = func(*args, **kwargs)
         if not _counts_a_condition(name, args):
-            self._check(result, str(func), place)
+            self._check(result, op, place)
+        self.calls.append(Call(op, *seen, self.slot(result), place))
         return result
 
     def _check(self, result: Any, op: str, place: Optional[Place]) -> None:
@@ -150,32 +217,16 @@ def _counts_a_condition(name: str, args: Sequence[Any]) -> bool:
     return name == "_to_copy" and args[0].dtype == torch.bool
 
 
-def _places(module: GraphModule, watch: _Watch) -> Dict[str, Optional[Place]]:
-    # the module leaves out operations on numbers alone, the rest is in the order in which it was seen
-    places: Dict[str, Optional[Place]] = {}
-    ahead = 0
-    for node in module.graph.nodes:
-        for position in range(ahead, len(watch.seen)):
-            op, place = watch.seen[position]
-            if op == str(node.target):
-                places[node.name], ahead = place, position + 1
-                break
-    return places
-
-
-def first_difference(a: Trace, b: Trace) -> Optional[FxNode]:
+def first_difference(a: Trace, b: Trace) -> Optional[Call]:
     """The first operation of `a` that `b` does not have at its place, or None."""
 
-    def calls(trace: Trace) -> List[FxNode]:
-        return [node for node in trace.module.graph.nodes if node.op == "call_function"]
-
-    def shape_free(node: FxNode) -> Tuple[Any, ...]:
+    def shape_free(call: Call) -> Tuple[Any, ...]:
         # sizes are lists; everything else must agree
-        plain = [str(arg) for arg in node.args if not isinstance(arg, (list, tuple, torch.Size))]
-        return (str(node.target), *plain)
+        plain = [arg for arg in call.args if not isinstance(arg, (list, tuple, Foreign)) or isinstance(arg, Slot)]
+        return (call.op, plain)
 
-    for one, other in zip(calls(a), calls(b)):
+    for one, other in zip(a.calls, b.calls):
         if shape_free(one) != shape_free(other):
             return one
-    longer = max(calls(a), calls(b), key=len)
-    return longer[min(len(calls(a)), len(calls(b)))] if len(calls(a)) != len(calls(b)) else None
+    longer = max(a.calls, b.calls, key=len)
+    return longer[min(len(a.calls), len(b.calls))] if len(a.calls) != len(b.calls) else None
