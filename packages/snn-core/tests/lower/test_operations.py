@@ -42,6 +42,7 @@ TRANSCENDENTAL: Dict[str, Function] = {
     "logarithms": lambda a, b: b.log() + torch.log1p(b),
     "waves": lambda a, b: a.sin() + a.cos() + a.atan(),
     "saturating": lambda a, b: torch.sigmoid(a) + torch.tanh(a) + torch.erf(a),
+    "smooth rectifiers": lambda a, b: F.silu(a) + F.elu(a, 0.7) + F.selu(a) + F.celu(a, 1.3),
     "softplus": lambda a, b: F.softplus(a, beta=2.0, threshold=1.0),
     "reciprocal root": lambda a, b: b.rsqrt() + b**-0.5,
     "power": lambda a, b: b**1.7 + b ** (0.5 * b) + 2.0**a,

@@ -133,6 +133,31 @@ def _leaky_relu_backward(e: Translator, grad: Any, x: Any, slope: float, is_resu
     return e.where(e("gt", x, 0), grad, e("mul", grad, slope))
 
 
+def _silu(e: Translator, x: Any) -> Ref:
+    return e("div", x, e("add", 1, e("exp", e("neg", x))))
+
+
+def _silu_backward(e: Translator, grad: Any, x: Any) -> Ref:
+    sigmoid = _sigmoid(e, x)
+    return e("mul", e("mul", grad, sigmoid), e("add", 1, e("mul", x, e("sub", 1, sigmoid))))
+
+
+def _elu(e: Translator, x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Ref:
+    below = e("mul", e("expm1", e("mul", x, input_scale)), alpha * scale)
+    return e.where(e("le", x, 0), below, e("mul", x, scale))
+
+
+def _elu_backward(
+    e: Translator, grad: Any, alpha: float, scale: float, input_scale: float, is_result: bool, kept: Any
+) -> Ref:
+    if is_result:
+        below = e("mul", e("mul", grad, input_scale), e("add", kept, alpha * scale))
+    else:
+        slope = e("mul", e("exp", e("mul", kept, input_scale)), alpha * scale * input_scale)
+        below = e("mul", grad, slope)
+    return e.where(e("le", kept, 0), below, e("mul", grad, scale))
+
+
 def _hardtanh_backward(e: Translator, grad: Any, x: Any, low: float, high: float) -> Ref:
     return e.where(e.logic("or", e("le", x, low), e("ge", x, high)), 0, grad)
 
@@ -193,6 +218,11 @@ TRANSLATIONS: Dict[str, Translation] = {
     "_to_copy": _to_copy,
     "clone": lambda e, x, **_: x,
     "lift_fresh_copy": lambda e, x: x,
+    "silu": _silu,
+    "silu_backward": _silu_backward,
+    "elu": _elu,
+    "elu_backward": _elu_backward,
+    "celu": lambda e, x, alpha=1.0: _elu(e, x, alpha, 1, 1 / alpha),
     "sigmoid_backward": _sigmoid_backward,
     "tanh_backward": _tanh_backward,
     "threshold_backward": _threshold_backward,
