@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from snn_backend_cpu.installing import installers
 from snn_backend_cpu.memory import keep_freed_memory
 from snn_backend_cpu.spikes import fused_spike
-from snn_core.backend import API_VERSION, Backend, Capabilities, Health
+from snn_core.backend import API_VERSION, Backend, Capabilities, Health, Report
+from snn_core.batching import Batch
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
 from snn_core.optimizers import Optimizer
-from snn_core.recording import CarriedStates
 from snn_core.specs import BatchSpec, TrainSpec
-from snn_core.step import Step, StepOutput
+from snn_core.step import Step
 from snn_core.surrogate import spikes_by
 
 __all__ = ["CpuBackend", "CpuOptions", "CpuProgram"]
@@ -79,6 +78,11 @@ class CpuProgram(EagerProgram):
                 if name in kernels:
                     kernels[name](module)
 
-    def _forward(self, step: Step, x: Tensor, target: Tensor, states: CarriedStates) -> StepOutput:
+    def train_step(self, batch: Batch) -> Report:
+        # backward too, which may compute a part of forward again
         with spikes_by(fused_spike):
-            return super()._forward(step, x, target, states)
+            return super().train_step(batch)
+
+    def eval_step(self, batch: Batch) -> Report:
+        with spikes_by(fused_spike):
+            return super().eval_step(batch)

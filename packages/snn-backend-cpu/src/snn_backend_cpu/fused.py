@@ -109,7 +109,7 @@ class _Unrolled(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         lowered, layout, steps = ctx.kernels.lowered, ctx.layout, ctx.steps
         states, names = len(lowered.states), lowered.coefficients
-        x, saved = ctx.saved_tensors[0], ctx.saved_tensors[1:]
+        x, *saved = ctx.saved_tensors  # once: a checkpointed forward gives them only once
         rest, c, kept = saved[:states], saved[states : states + len(names)], saved[states + len(names) :]
         width = x.numel() if layout.static else x.numel() // steps
         dout, dlast, dtraces = cotangents[0], cotangents[1 : 1 + states], cotangents[1 + states :]

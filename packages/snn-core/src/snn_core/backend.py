@@ -47,6 +47,7 @@ class Capabilities:
 
     dtypes: of inputs and weights ("float32", "float64").       precisions: of `TrainSpec.precision`.
     optimizers: names of `snn_core.optimizers`.                 recurrence: a weight inside the time loop.
+    recomputation: forward in segments of time, computed again in backward.
     carried_state: truncated back-propagation through time.     ragged_batches: a short last batch in training.
     accumulation, clipping, steps_per_call: of `TrainSpec`.     random: dropout and random encoders inside the step.
     deterministic: the same seed gives the same bits.           distributed: several processes train one model.
@@ -57,6 +58,7 @@ class Capabilities:
     optimizers: FrozenSet[str] = frozenset({"sgd"})
     recurrence: bool = False
     carried_state: bool = False
+    recomputation: bool = False
     ragged_batches: bool = False
     accumulation: bool = False
     clipping: bool = False

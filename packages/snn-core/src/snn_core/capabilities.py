@@ -37,6 +37,8 @@ def require_declared(
     declared(step.recurrence, "recurrence", "weights inside the time loop", "use a network without recurrent layers")
     declared(step.random, "random", "random draws inside the step", "remove dropout and random encoders")
     declared(train.chunk is not None, "carried_state", "truncated back-propagation", "leave chunk unset")
+    again = "forward computed again in backward"
+    declared(train.recompute_every is not None, "recomputation", again, "leave recompute_every unset")
     declared(not train.drop_last, "ragged_batches", "a short last batch in training", "set drop_last=True")
     declared(train.accumulation > 1, "accumulation", "gradient accumulation", "set accumulation=1")
     clips = train.clip_norm is not None or train.clip_value is not None

@@ -65,6 +65,7 @@ class EagerBackend(Backend):
         optimizers=frozenset(_OPTIMIZERS),
         recurrence=True,
         carried_state=True,
+        recomputation=True,
         ragged_batches=True,
         accumulation=True,
         clipping=True,
@@ -94,9 +95,10 @@ class EagerProgram(Program):
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: EagerOptions
     ) -> None:
         self._source = step
-        self._output_shape = step.validate(batch, train.chunk)
+        self._output_shape = step.validate(batch, train.chunk, train.recompute_every)
         self._device = torch.device(options.device)
         self._training = copy.deepcopy(step).to(self._device).train()
+        self._training.recompute_every = train.recompute_every
         # one set of weights, two module trees: the mode of a tree never changes
         shared = {id(t): t for t in (*self._training.parameters(), *self._training.buffers())}
         self._evaluation = copy.deepcopy(self._training, shared).eval()

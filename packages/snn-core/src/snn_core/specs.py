@@ -51,6 +51,8 @@ class TrainSpec:
     precision: "fp32", "bf16" or "fp16" for weights' products; neuron states stay float32.
     steps_per_call: optimiser steps in one call of the device.
     chunk: time steps for each optimiser step under truncated back-propagation through time; None is the whole sequence.
+    recompute_every: time steps between two states that training remembers; all between is computed again in backward.
+    None remembers everything.
     drop_last: leave out the last, short batch of a training epoch, so that every device sees the same batches.
     deterministic: the same seed gives the same bits; slower algorithms are allowed, non-deterministic ones are not.
     """
@@ -61,6 +63,7 @@ class TrainSpec:
     precision: str = "fp32"
     steps_per_call: int = 1
     chunk: Optional[int] = None
+    recompute_every: Optional[int] = None
     drop_last: bool = True
     deterministic: bool = False
     seed: int = 0
@@ -69,7 +72,7 @@ class TrainSpec:
         for name in ("accumulation", "steps_per_call"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("clip_norm", "clip_value", "chunk"):
+        for name in ("clip_norm", "clip_value", "chunk", "recompute_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}; it must be positive, or None for none")

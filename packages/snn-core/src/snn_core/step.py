@@ -14,6 +14,7 @@ from snn_core.encoders import Delta, Encoder
 from snn_core.errors import ConfigError, ShapeError, SnnError
 from snn_core.losses import Loss, as_loss
 from snn_core.neurons.base import Temporal
+from snn_core.recomputation import run_in_segments
 from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
 from snn_core.specs import BatchSpec, TensorSpec
 from snn_core.terms import BoundTerm, Recorded, Term
@@ -52,6 +53,7 @@ class Step(nn.Module):
     loss: a `Loss`, or a function of output and target that returns one value for each sample.
     `reduce` is for backends that train in several processes: what makes the whole batch's measure of this process's
     (`snn_core.distributed.GlobalMean`), before the penalty, which does not reduce by a mean.
+    `recompute_every`, `TrainSpec.recompute_every`, is for backends as well.
     Raises ConfigError for terms of one name, or layers that would misread the time axis.
     """
 
@@ -68,6 +70,7 @@ class Step(nn.Module):
         self.controls: Dict[str, float] = {f"{t.name}.{key}": v for t in terms for key, v in t.controls.items()}
         self.terms: List[BoundTerm] = [term.bind(self.model) for term in terms]
         self.reduce: Optional[Reduction] = None
+        self.recompute_every: Optional[int] = None
         self._term_traces = tuple(dict.fromkeys(name for term in terms for name in term.traces))
         self.recorder = self._listen(layers=any(term.layers for term in terms))
         object.__setattr__(self, "source", model)  # not a child: the user's model is no part of the step
@@ -128,7 +131,7 @@ class Step(nn.Module):
         states: of an earlier step, detached, to go on from; empty is rest.
         """
         self.recorder.begin(states)
-        output = self.model(x)
+        output = self._run(x, states)
         traces = self._loss_traces()
         recorded = Recorded(
             output,
@@ -155,6 +158,12 @@ class Step(nn.Module):
         values = tuple(value for term, measure in zip(self.terms, measures) for value in _values(term, measure))
         return StepOutput(objective, loss, weight, samples, correct, output, values, penalties, finals)
 
+    def _run(self, x: Tensor, states: CarriedStates) -> Tensor:
+        if self.recompute_every is None or not torch.is_grad_enabled():
+            return self.model(x)
+        outputs = bool(self.terms)
+        return run_in_segments(self.model, self.recorder, x, self.recompute_every, states, outputs)
+
     def _loss_traces(self) -> Dict[str, Tensor]:
         if not self.loss.needs:
             return {}
@@ -170,14 +179,19 @@ class Step(nn.Module):
             )
         return {name: traces[name] for name in self.loss.needs}
 
-    def validate(self, batch: BatchSpec, chunk: Optional[int] = None) -> Tuple[int, ...]:
+    def validate(
+        self, batch: BatchSpec, chunk: Optional[int] = None, recompute_every: Optional[int] = None
+    ) -> Tuple[int, ...]:
         """Run once on zeros, on the CPU, leaving weights and random state alone; return the output's shape (T, B, ...).
 
-        chunk: `TrainSpec.chunk`. Raises ShapeError, ConfigError or DataError for what would fail on the device, or be
-        silently wrong there.
+        chunk, recompute_every: those of the `TrainSpec`. Raises ShapeError, ConfigError or DataError for what would
+        fail on the device, or be silently wrong there.
         """
         if chunk is not None:
-            self._require_chunkable(batch, chunk)
+            self._require_chunkable(batch, "chunk", chunk)
+        if recompute_every is not None:
+            self._require_chunkable(batch, "recompute_every", recompute_every)
+            self._require_no_statistics(recompute_every)
         x, target = _zeros(batch.x, 2), _zeros(batch.target, 2)
         controls = {name: torch.tensor(value) for name, value in self.controls.items()}
         probe = copy.deepcopy(self).cpu().eval()  # the user's model may be on any device
@@ -202,19 +216,28 @@ class Step(nn.Module):
         self.recorder.narrow(probe.recorder.readout, self.loss.needs, self._term_traces)
         return (shape[0], batch.size, *shape[2:])
 
-    def _require_chunkable(self, batch: BatchSpec, chunk: int) -> None:
+    def _require_chunkable(self, batch: BatchSpec, setting: str, steps: int) -> None:
         if batch.x.time_axis is None:
             raise ConfigError(
-                f"chunk is {chunk}, but x has no time axis to be cut; give x as [B, T, ...] with "
-                "time_axis=1, or leave chunk unset"
+                f"{setting} is {steps}, but x has no time axis to be cut; give x as [B, T, ...] with "
+                f"time_axis=1, or leave {setting} unset"
             )
         for name, module in self.model.named_modules():
             # Delta compares each step with the one before, and of a piece's first step nobody tells it
             if isinstance(module, Delta) or (isinstance(module, Temporal) and not module.chunkable):
                 raise ConfigError(
-                    f"chunk is {chunk}, but layer {name!r}, {type(module).__name__}, does not promise that a sequence "
-                    "in pieces equals the whole; leave chunk unset, or set chunkable = True in a layer that hands its "
-                    "state on"
+                    f"{setting} is {steps}, but layer {name!r}, {type(module).__name__}, does not promise that a "
+                    f"sequence in pieces equals the whole; leave {setting} unset, or set chunkable = True in a layer "
+                    "that hands its state on"
+                )
+
+    def _require_no_statistics(self, steps: int) -> None:
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise ConfigError(
+                    f"recompute_every is {steps}, but layer {name!r}, {type(module).__name__}, takes statistics over "
+                    "all steps of the sequence, which no segment has; leave recompute_every unset, or normalise each "
+                    "sample: nn.GroupNorm, nn.LayerNorm"
                 )
 
 

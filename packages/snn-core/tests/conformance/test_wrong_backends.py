@@ -44,7 +44,10 @@ def test_every_check_catches_some_mistake(name: str) -> None:
 
 
 NOTHING = {
-    **dict.fromkeys(("recurrence", "carried_state", "ragged_batches", "accumulation", "clipping", "random"), False),
+    **dict.fromkeys(
+        ("recurrence", "carried_state", "recomputation", "ragged_batches", "accumulation", "clipping"), False
+    ),
+    "random": False,
     "deterministic": False,
     "dtypes": frozenset({"float32"}),
     "optimizers": frozenset({"sgd"}),

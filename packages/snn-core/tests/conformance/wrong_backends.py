@@ -149,6 +149,7 @@ _UNDECLARED: Dict[str, Tuple[Dict[str, Any], str, str]] = {
     "clipping": ({"clipping": False}, "clipping_bounds_the_gradient", "by norm"),
     "accumulation": ({"accumulation": False}, "accumulation_averages_gradients", "2"),
     "chunks": ({"carried_state": False}, "chunks_take_one_step_each_and_carry_the_state", "even"),
+    "segments": ({"recomputation": False}, "computing_again_changes_no_step", "even"),
     "short batches": ({"ragged_batches": False}, "a_short_training_batch_counts_its_samples_alone", ""),
     "several steps": ({}, "several_steps_in_one_call_are_several_steps", "2 steps"),
     "precision": ({"precisions": frozenset({"fp32"})}, "reduced_precision_is_used", "bf16"),

@@ -34,6 +34,7 @@ class Settings:
     clip_norm, clip_value: bounds on the gradient's global 2-norm and on each element; None is none.
     precision: "fp32", "bf16" or "fp16".   steps_per_call: optimiser steps in one call of the device.
     chunk: time steps for each optimiser step (truncated back-propagation through time); None is the whole sequence.
+    recompute_every: time steps between two states that training remembers, for long sequences; None remembers all.
     drop_last: leave out the last, short batch of a training epoch.
     deterministic: the same seed gives the same bits; may be slower.
     time_axis, target_time_axis: None, or 1 where a sample's x (target) has time first, `[T, ...]`; a configuration
@@ -52,6 +53,7 @@ class Settings:
     precision: str = "fp32"
     steps_per_call: int = 1
     chunk: Optional[int] = None
+    recompute_every: Optional[int] = None
     drop_last: bool = True
     deterministic: bool = False
     time_axis: Optional[int] = None
@@ -75,10 +77,12 @@ class Settings:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; it must be None (no time) or 1 (a sample is [T, ...])"
                 )
-        if self.chunk is not None and self.time_axis is None:
-            raise ConfigError(
-                f"chunk is {self.chunk}, but x has no time that could be cut; set time_axis=1 and give x as [T, ...]"
-            )
+        for name in ("chunk", "recompute_every"):
+            value = getattr(self, name)
+            if value is not None and self.time_axis is None:
+                raise ConfigError(
+                    f"{name} is {value}, but x has no time that could be cut; set time_axis=1 and give x as [T, ...]"
+                )
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
                 f"name is {self.name!r}; it must be one folder's name, without a path: set folder= for that"
@@ -99,6 +103,7 @@ class Settings:
             precision=self.precision,
             steps_per_call=self.steps_per_call,
             chunk=self.chunk,
+            recompute_every=self.recompute_every,
             drop_last=self.drop_last,
             deterministic=self.deterministic,
             seed=self.seed,

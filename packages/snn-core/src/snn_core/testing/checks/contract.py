@@ -18,7 +18,16 @@ _KNOWN = {
     "precisions": {"fp32", "bf16", "fp16"},
     "optimizers": {"sgd", "adam", "adamw", "rmsprop"},
 }
-_FLAGS = ("recurrence", "carried_state", "ragged_batches", "accumulation", "clipping", "steps_per_call", "random")
+_FLAGS = (
+    "recurrence",
+    "carried_state",
+    "recomputation",
+    "ragged_batches",
+    "accumulation",
+    "clipping",
+    "steps_per_call",
+    "random",
+)
 _WIDEST = {"float32": Tolerance(1e-3, 1e-4), "float64": Tolerance(1e-7, 1e-9)}
 """A declared tolerance must stay below this: behind a wider one a wrong gradient could hide."""
 

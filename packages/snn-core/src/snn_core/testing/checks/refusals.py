@@ -96,6 +96,10 @@ def _batch_first() -> nn.Module:
     return nn.Sequential(*dense().build().children(), Flip())
 
 
+def _normalised() -> nn.Module:
+    return Sequential(nn.Linear(FEATURES, CLASSES), nn.BatchNorm1d(CLASSES), LIF(0.9))
+
+
 def _looking_back() -> nn.Module:
     return Sequential(Delta(), *dense().model().children())
 
@@ -110,6 +114,12 @@ _MISFITS: Dict[str, Tuple[Trial, type]] = {
     "no trainable parameter": (dense(model=_frozen), ConfigError),
     "chunks of an input without time": (static().training(chunk=2), ConfigError),
     "chunks of a layer that does not promise them": (dense(model=_unchunkable).training(chunk=2), ConfigError),
+    "segments of an input without time": (static().training(recompute_every=2), ConfigError),
+    "segments of a layer that does not promise them": (
+        dense(model=_unchunkable).training(recompute_every=2),
+        ConfigError,
+    ),
+    "segments of a sequence that is normalised": (dense(model=_normalised).training(recompute_every=2), ConfigError),
     "chunks of an encoder that looks back": (dense(model=_looking_back).training(chunk=2), ConfigError),
 }
 

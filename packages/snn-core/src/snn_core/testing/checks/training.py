@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snn_core.backend import Backend, Program, Tolerance
 from snn_core.containers import Sequential
-from snn_core.losses import OutputMSE
+from snn_core.losses import MembraneCrossEntropy, OutputMSE
 from snn_core.neurons import LI, LIF
 from snn_core.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from snn_core.testing.check import check
@@ -23,6 +23,7 @@ from snn_core.testing.fit import (
     weights_of,
 )
 from snn_core.testing.nets import dense, labelled, readout
+from snn_core.testing.pieces import Activity
 from snn_core.testing.trial import Trial, compiled, reference, tolerance
 
 __all__ = ["CHECKS"]
@@ -195,6 +196,28 @@ def chunked_state_ends_with_its_batch(backend: Backend) -> None:
         require_close(f"the loss of batch {number + 1} again", rows[number + 2].loss, rows[number].loss, within)
 
 
+_RECOMPUTED: Dict[str, Trial] = {
+    "even": dense(data=labelled(12, (6, 6))).training(recompute_every=2),
+    "with a shorter last one": dense(data=labelled(12, (5, 6))).training(recompute_every=2),
+    "longer than the sequence": dense().training(recompute_every=50),
+    "a loss of states": dense(data=labelled(12, (6, 6)), loss=MembraneCrossEntropy()).training(recompute_every=4),
+    "with a term": dense(data=labelled(12, (6, 6)), terms=(Activity(),)).training(recompute_every=4),
+    "in chunks": dense(data=labelled(12, (6, 6))).training(recompute_every=2, chunk=3),
+    "accumulated": dense(data=labelled(16, (6, 6))).training(recompute_every=3, accumulation=2),
+}
+
+
+@check(cases=_RECOMPUTED)
+def computing_again_changes_no_step(backend: Backend, trial: Trial) -> None:
+    """A forward that is computed again in backward gives the losses and weights of one that was remembered."""
+    got = agree(backend, trial)
+    whole = fit(reference(), trial.training(recompute_every=None).on(backend))
+    within = tolerance(backend, trial)
+    require_same_tensors("after training, tensor", got.weights, whole.weights, within)
+    for number, (row, want) in enumerate(zip(got.rows, whole.rows)):
+        require_close(f"the objective of call {number + 1}", row.objective, want.objective, within)
+
+
 class _Precision(NamedTuple):
     name: str
     unit: float
@@ -298,6 +321,7 @@ CHECKS = (
     chunks_take_one_step_each_and_carry_the_state,
     chunks_cut_a_target_with_time,
     chunked_state_ends_with_its_batch,
+    computing_again_changes_no_step,
     reduced_precision_is_near_the_full_one,
     reduced_precision_is_used,
     reduced_precision_leaves_states_wide,
