@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snn_core.specs import BatchSpec, TrainSpec
     from snn_core.step import Step
 
-__all__ = ["API_VERSION", "Backend", "Capabilities", "Health", "Program", "Report", "Tolerance"]
+__all__ = ["API_VERSION", "Backend", "Capabilities", "Finding", "Health", "Program", "Report", "Tolerance"]
 
 API_VERSION = 1
 """The version of this contract. A backend states the one that it was written for; another one is refused at load."""
@@ -30,6 +30,31 @@ class Health:
     @property
     def ready(self) -> bool:
         return self.status == "ready"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check on the host found in a step, before device time is spent. rule: a short name, such as "host-value".
+
+    message: what is wrong; remedy: what to do instead; file, line: of the user's code, None where nobody's line is to
+    blame. severity: "error" for what `compile` refuses, "warning" for what runs, but perhaps not as it was meant.
+    """
+
+    rule: str
+    message: str
+    remedy: str
+    file: Optional[str] = None
+    line: Optional[int] = None
+    severity: str = "error"
+
+    @property
+    def place(self) -> str:
+        """As "file:line", empty where there is none."""
+        return "" if self.file is None else f"{self.file}:{self.line}"
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.file is not None else ""
+        return f"{where}{self.message} [{self.rule}]; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -172,3 +197,20 @@ class Backend(ABC):
     @abstractmethod
     def compile(self, step: "Step", optimizer: "Optimizer", batch: "BatchSpec", train: "TrainSpec") -> Program:
         """Compile a deep copy of `step`. Raises Unsupported, before device time is spent, for what is not declared."""
+
+    def lint(
+        self,
+        step: "Step",
+        optimizer: "Optimizer",
+        batch: "BatchSpec",
+        train: "TrainSpec",
+        samples: Optional[int] = None,
+    ) -> "Sequence[Finding]":
+        """Say what `compile` would refuse, and what this device would do otherwise than the reference.
+
+        Runs on the host: it needs neither the device nor its library. samples: how many the training data has.
+        A backend with rules of its own adds them to these.
+        """
+        from snn_core.linting import lint_step
+
+        return lint_step(self, step, optimizer, batch, train, samples)

@@ -117,7 +117,8 @@ def lower(neuron: Neuron, dtype: torch.dtype = torch.float32) -> Lowered:
         where = f" at {place}" if place is not None else ""
         raise LoweringError(
             f"{label}.dynamics cannot be lowered: {different.target}{where} depends on the shape of x, and one kernel "
-            "serves every shape; take sizes in coefficients() and hand them in as numbers"
+            "serves every shape; take sizes in coefficients() and hand them in as numbers",
+            place,
         )
     joint = _Translation(label, traces[0], dtype).graph()
     return Lowered(label, tuple(neuron.states), tuple(neuron.coefficients()), dtype, joint)

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import pluggy
 from torch import Tensor, nn
 
 from snn_core import registry
 from snn_core._check import is_count
-from snn_core.backend import Backend, Program
+from snn_core.backend import Backend, Finding, Program
 from snn_core.data.checks import sample_spec
 from snn_core.errors import ConfigError, DataError, RunFolderError, TrainingInterrupted
 from snn_core.losses import as_loss
@@ -129,6 +129,23 @@ class Trainer:
         """Return the model's output `[T, N, ...]` for every sample of `data`, in its order, on the CPU."""
         with self._compile(self._step(), self._spec(data)) as program:
             return evaluation.predict(program, data, range(len(data)))
+
+    def lint(self, train: Any) -> Sequence[Finding]:
+        """Say what the backend would refuse, or do otherwise than the reference, in a run on the data `train`.
+
+        Runs on the host: of the device neither driver nor library is needed, unless the backend is "auto".
+        """
+        return self._unready().lint(
+            self._step(), self.optimizer, self._spec(train), self.settings.train_spec(), len(train)
+        )
+
+    def _unready(self) -> Backend:
+        """The backend, whether its device is here or not."""
+        if self._device is None and isinstance(self._asked, Backend):
+            return self._asked
+        if self._device is None and self._asked != "auto":
+            return registry.load(str(self._asked))
+        return self._backend().backend
 
     def _backend(self) -> "_Device":
         """The device, chosen once."""
