@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against
     from snn_core.errors import ConfigError as ConfigError
     from snn_core.errors import ConformanceError as ConformanceError
     from snn_core.errors import DataError as DataError
+    from snn_core.errors import DeviceError as DeviceError
     from snn_core.errors import NonFiniteError as NonFiniteError
     from snn_core.errors import RunFolderError as RunFolderError
     from snn_core.errors import ShapeError as ShapeError
@@ -152,6 +153,7 @@ _HOME: Dict[str, str] = {
     "ConfigError": "errors",
     "ConformanceError": "errors",
     "DataError": "errors",
+    "DeviceError": "errors",
     "NonFiniteError": "errors",
     "RunFolderError": "errors",
     "ShapeError": "errors",

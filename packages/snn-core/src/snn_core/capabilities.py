@@ -38,6 +38,10 @@ def undeclared(
         if asked and not getattr(has, name):
             found.append((f"backend {backend.name!r} does not support {feature}", remedy))
 
+    def lacking(asked: bool, part: str, feature: str, remedy: str) -> None:
+        if asked and part in has.lacks:
+            raise Unsupported(f"backend {backend.name!r} does not support {feature}; {remedy}")
+
     one_of("optimizer", optimizer.name, has.optimizers)
     one_of("precision", train.precision, has.precisions)
     dtypes = {str(t.dtype).replace("torch.", "") for t in step.model.parameters()} | {batch.x.dtype}
@@ -50,6 +54,10 @@ def undeclared(
     declared(train.accumulation > 1, "accumulation", "gradient accumulation", "set accumulation=1")
     clips = train.clip_norm is not None or train.clip_value is not None
     declared(clips, "clipping", "gradient clipping", "leave clip_norm and clip_value unset")
+    lacking(train.clip_value is not None, "clip_value", "clipping by value", "use clip_norm")
+    by_norm = train.clip_norm is not None and optimizer.name == "rmsprop"
+    lacking(by_norm, "clip_norm of rmsprop", "clipping by norm with rmsprop", "use sgd, adam or adamw, or no clipping")
+    lacking(getattr(optimizer, "nesterov", False), "nesterov", "Nesterov's momentum", "set nesterov=False")
     declared(train.steps_per_call > 1, "steps_per_call", "several optimiser steps in a call", "set steps_per_call=1")
     declared(train.deterministic, "deterministic", "deterministic training", "set deterministic=False")
     return found

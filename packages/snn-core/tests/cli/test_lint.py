@@ -55,9 +55,9 @@ def test_an_error_exits_with_1_and_says_what_to_do(capsys: pytest.CaptureFixture
 def test_a_warning_alone_exits_with_0_though_the_device_is_not_here(packages: "Packages") -> None:
     packages.add_backend("absent", source=FINDS_ONE)
     done = packages.snn("lint", "--backend", "absent", *QUICK)
-    assert done.stdout == (
-        "warning: 200 samples are few [slow]\n    get more\nbackend absent: 1 warning\n"
-    ), done.stderr
+    assert done.stdout == ("warning: 200 samples are few [slow]\n    get more\nbackend absent: 1 warning\n"), (
+        done.stderr
+    )
     assert done.returncode == 0
 
 
