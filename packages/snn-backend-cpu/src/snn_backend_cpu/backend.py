@@ -2,6 +2,7 @@
 
 import importlib.util
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from snn_backend_cpu.fused import Fused
 from snn_backend_cpu.memory import keep_freed_memory
-from snn_core.backend import API_VERSION, Backend, Capabilities, Health
+from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
@@ -62,6 +63,16 @@ class CpuBackend(Backend):
         require_declared(self, step, optimizer, batch, train)
         return CpuProgram(step, optimizer, batch, train, self.options)
 
+    def lint(
+        self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, samples: int | None = None
+    ) -> list[Finding]:
+        found = [*super().lint(step, optimizer, batch, train, samples)]
+        refuses = self.options.not_lowered == "refuse"
+        for name, made in _attempts(step.model, _width(batch)):
+            if isinstance(made, LoweringError):
+                found.append(_not_lowered(name, made, "error" if refuses else "warning"))
+        return found
+
 
 class CpuProgram(EagerProgram):
     """The reference's program with fused neurons; layers with weights inside the time loop run step by step."""
@@ -71,8 +82,7 @@ class CpuProgram(EagerProgram):
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        dtype = getattr(torch, batch.x.dtype)
-        runners = fused_neurons(step.model, dtype if dtype == torch.float64 else torch.float32, options.not_lowered)
+        runners = fused_neurons(step.model, _width(batch), options.not_lowered)
         super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
         for tree in (self._training.model, self._evaluation.model):
             for name, module in tree.named_modules():
@@ -83,19 +93,43 @@ class CpuProgram(EagerProgram):
 def fused_neurons(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Fused]:
     """A runner for each neuron that can be fused, by name. Raises LoweringError for one that should be and cannot."""
     runners: dict[str, Fused] = {}
+    for name, made in _attempts(model, dtype):
+        if isinstance(made, Fused):
+            runners[name] = made
+        elif not_lowered == "refuse":
+            raise made
+    return runners
+
+
+def _attempts(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Fused | LoweringError]]:
+    """By name, the runner of each neuron that should be fused, or why there is none."""
     inner: set[str] = set()
     for name, module in model.named_modules():
         if not isinstance(module, Neuron) or name in inner:
             continue
         inner.update(f"{name}.{child}" if name else child for child, _ in module.named_modules() if child)
         try:
-            runners[name] = Fused(module, dtype)
+            yield name, Fused(module, dtype)
         except LoweringError as exc:
-            if not _has_weights_in_its_loop(module) and not_lowered == "refuse":
-                raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
-    return runners
+            if not _has_weights_in_its_loop(module):
+                said = f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly"
+                refusal = LoweringError(said, exc.place)
+                refusal.__cause__ = exc
+                yield name, refusal
+
+
+def _not_lowered(name: str, refusal: LoweringError, severity: str) -> Finding:
+    file, line = refusal.place if refusal.place is not None else (None, None)
+    said = f"layer {name!r}: {refusal.__cause__}"
+    remedy = "or set not_lowered='eager' to run it slowly" if severity == "error" else "it runs as on eager, slowly"
+    return Finding("not-lowered", said, remedy, file, line, severity)
 
 
 def _has_weights_in_its_loop(neuron: Neuron) -> bool:
     """Whether neurons hear each other within the loop: then torch runs the steps, as `recurrence` declares."""
     return neuron.recurrence and not (isinstance(neuron, Recurrent) and isinstance(neuron.connection, OneToOne))
+
+
+def _width(batch: BatchSpec) -> torch.dtype:
+    """The type in which kernels compute."""
+    return torch.float64 if batch.x.dtype == "float64" else torch.float32
