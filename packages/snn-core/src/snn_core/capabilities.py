@@ -40,7 +40,7 @@ def undeclared(
 
     def lacking(asked: bool, part: str, feature: str, remedy: str) -> None:
         if asked and part in has.lacks:
-            raise Unsupported(f"backend {backend.name!r} does not support {feature}; {remedy}")
+            found.append((f"backend {backend.name!r} does not support {feature}", remedy))
 
     one_of("optimizer", optimizer.name, has.optimizers)
     one_of("precision", train.precision, has.precisions)
