@@ -1,0 +1,479 @@
+"""PopTorch's options: the setters by name, and that they freeze when they are used."""
+
+import copy
+import logging
+import os
+
+import torch
+
+from ._strategies import PipelinedExecution, _IExecutionStrategy
+from .enums import (
+    ConnectionType,
+    HalfFloatCastingBehavior,
+    MeanReductionStrategy,
+    OutputMode,
+    ReductionType,
+    SyncPattern,
+)
+
+logger = logging.getLogger("poptorch:contract")
+
+
+class _Frozen:
+    """What can be frozen; a deep copy is not."""
+
+    _is_frozen = False
+
+    def _freeze(self):
+        object.__setattr__(self, "_is_frozen", True)
+
+    def _unfreeze(self):
+        object.__setattr__(self, "_is_frozen", False)
+
+    def checkIsFrozen(self, option=None):
+        """Raise when frozen."""
+        if self._is_frozen and option != "_is_frozen":
+            raise AttributeError("Can't modify frozen Options")
+
+    def __setattr__(self, name, value):
+        self.checkIsFrozen(name)
+        object.__setattr__(self, name, value)
+
+    def __deepcopy__(self, memory):
+        made = type(self).__new__(type(self))
+        memory[id(self)] = made
+        for name, value in vars(self).items():
+            object.__setattr__(made, name, copy.deepcopy(value, memory))
+        made._unfreeze()
+        return made
+
+
+class OptionsDict(_Frozen):
+    """Options by name; only known ones can be set, to values of their type."""
+
+    def __init__(self, **values):
+        object.__setattr__(self, "_values", values)
+
+    def set(self, **values):
+        """Set known options."""
+        self.checkIsFrozen()
+        for name, value in values.items():
+            assert self.exists(name), f"Invalid option {name}, valid options are {list(self._values)}"
+            known = type(self._values[name])
+            assert isinstance(value, known), f"Unexpected type {type(value)} for option {name}. Expected {known}"
+            self._values[name] = value
+
+    def createOrSet(self, **values):
+        """Set options, and make those that are not known."""
+        self.checkIsFrozen()
+        for name, value in values.items():
+            if name in self._values:
+                self.set(**{name: value})
+            self._values[name] = value
+
+    def exists(self, option):
+        """Say whether an option is known."""
+        return option in self._values
+
+    def deleteIfExists(self, option):
+        """Forget an option."""
+        self.checkIsFrozen()
+        self._values.pop(option, None)
+
+    def __getattr__(self, option):
+        values = object.__getattribute__(self, "__dict__").get("_values", {})
+        if option.startswith("__") or "_values" not in vars(self):
+            raise AttributeError(option)
+        assert option in values, f"Invalid option {option}, valid options are {list(values)}"
+        return values[option]
+
+
+class _PopartOptions(_Frozen):
+    def __init__(self):
+        self.options = {"instrumentWithHardwareCycleCounter": False, "rearrangeAnchorsOnHost": False}
+
+    def set(self, key, value):
+        """Set an option of PopART."""
+        self.checkIsFrozen()
+        self.options[key] = value
+        return self
+
+    def setEngineOptions(self, engine_options):
+        """Set the options of Poplar's engine."""
+        return self.set("engineOptions", engine_options)
+
+    def setPatterns(self, patterns, level=2):
+        """Set the patterns of PopART's compiler."""
+        assert isinstance(level, int)
+        assert isinstance(patterns, dict)
+        self.set("patterns_level", level)
+        return self.set("patterns", patterns)
+
+
+class _PrecisionOptions(OptionsDict):
+    def __init__(self, popart):
+        super().__init__(half_float_casting=HalfFloatCastingBehavior.Default)
+        self._popart_options = popart
+
+    def halfFloatCasting(self, half_float_casting):
+        """Do nothing: deprecated."""
+        if not isinstance(half_float_casting, HalfFloatCastingBehavior):
+            raise ValueError("halfFloatCasting must be set to a poptorch.HalfFloatCastingBehavior")
+        self.checkIsFrozen()
+        logger.warning("halfFloatCasting is deprecated and has no effect")
+        return self
+
+    def runningStatisticsAlwaysFloat(self, value):
+        """Keep the running statistics of batch normalisation in float32."""
+        if not isinstance(value, bool):
+            raise ValueError("runningStatisticsAlwaysFloat needs to be set to a bool")
+        self.createOrSet(running_statistics_always_float=value)
+        return self
+
+    def enableFloatingPointExceptions(self, enabled):
+        """Stop on floating point exceptions."""
+        assert isinstance(enabled, bool), "enableFloatingPointExceptions needs to be set to a bool"
+        self._popart_options.set("enableFloatingPointChecks", enabled)
+        return self
+
+    def enableStochasticRounding(self, enabled):
+        """Round to half precision at random."""
+        self._popart_options.set("enableStochasticRounding", enabled)
+        return self
+
+    def setPartialsType(self, dtype):
+        """Set the type of the partial results of products."""
+        if dtype not in (torch.float32, torch.float16):
+            raise ValueError("parameter to setPartialsType should be either torch.float or torch.half")
+        self._popart_options.set("partialsTypeMatMuls", "half" if dtype == torch.float16 else "float")
+        return self
+
+
+class _TrainingOptions(OptionsDict):
+    def __init__(self, popart):
+        super().__init__(
+            gradient_accumulation=1,
+            accumulation_and_replication_reduction_type=ReductionType.Mean,
+            meanAccumulationAndReplicationReductionStrategy=MeanReductionStrategy.Post,
+        )
+        self._popart_options = popart
+
+    def gradientAccumulation(self, gradient_accumulation):
+        """Set the number of micro-batches of one update."""
+        self.set(gradient_accumulation=gradient_accumulation)
+        return self
+
+    def accumulationAndReplicationReductionType(self, reduction_type):
+        """Set how the gradients of micro-batches and replicas are joined."""
+        if not isinstance(reduction_type, ReductionType) or reduction_type == ReductionType.NoReduction:
+            raise ValueError(
+                "accumulationAndReplicationReductionType must be set to "
+                "poptorch.ReductionType.Mean or poptorch.ReductionType.Sum"
+            )
+        self.set(accumulation_and_replication_reduction_type=reduction_type)
+        return self
+
+    def setMeanAccumulationAndReplicationReductionStrategy(self, mean_reduction_strategy):
+        """Set when the mean is divided."""
+        self.set(meanAccumulationAndReplicationReductionStrategy=mean_reduction_strategy)
+        return self
+
+    def setAutomaticLossScaling(self, enabled):
+        """Let the device find the loss scaling."""
+        self._popart_options.set("automaticLossScalingSettings.enabled", enabled)
+        return self
+
+    def setConvolutionDithering(self, enabled):
+        """Lay convolutions out from different tiles."""
+        self._popart_options.set("convolutionOptions", {"enableConvDithering": enabled})
+        return self
+
+
+class _DistributedOptions(OptionsDict):
+    def __init__(self):
+        super().__init__(num_distributed_processes=1, distributed_process_id=0)
+        self.setEnvVarNames("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
+
+    def disable(self):
+        """Make this the only process."""
+        self.set(num_distributed_processes=1, distributed_process_id=0)
+        return self
+
+    def setEnvVarNames(self, var_num_processes, var_process_id):
+        """Read the process's id and the number of processes from the environment."""
+        read = os.environ.get
+        return self.configureProcessId(int(read(var_process_id, "0")), int(read(var_num_processes, "1")))
+
+    def configureProcessId(self, process_id, num_processes):
+        """Set the process's id and the number of processes."""
+        self.set(distributed_process_id=process_id, num_distributed_processes=num_processes)
+        return self
+
+    @property
+    def processId(self):
+        """The id of this process."""
+        return self.distributed_process_id
+
+    @property
+    def numProcesses(self):
+        """The number of processes."""
+        return self.num_distributed_processes
+
+
+class TensorLocationSettings(OptionsDict):
+    """Where tensors of one kind are kept."""
+
+    def minElementsForOffChip(self, min_elements):
+        """Set the size below which a tensor stays on the chip."""
+        assert isinstance(min_elements, int)
+        self.createOrSet(minElementsForOffChip=min_elements)
+        return self
+
+    def useOnChipStorage(self, use=True):
+        """Keep on the chip, or not."""
+        self.createOrSet(onChip=int(use))
+        return self
+
+    def useReplicatedTensorSharding(self, use=True):
+        """Divide among the replicas."""
+        assert isinstance(use, bool)
+        self.createOrSet(useReplicatedTensorSharding=int(use))
+        return self
+
+
+class _TensorLocationOptions(OptionsDict):
+    def numIOTiles(self, num_tiles):
+        """Set the number of tiles for input and output."""
+        assert isinstance(num_tiles, int)
+        message = "numIOTiles must be an even number between 32 and 192."
+        assert 32 <= num_tiles <= 192, message
+        assert num_tiles % 2 == 0, message
+        self.createOrSet(numIOTiles=num_tiles)
+        return self
+
+    def _locate(self, kind, location):
+        assert isinstance(location, TensorLocationSettings)
+        self.createOrSet(**{f"location_{kind}": dict(location._values)})
+        return self
+
+    def setActivationLocation(self, location):
+        """Set where activations are kept."""
+        return self._locate("activation", location)
+
+    def setWeightLocation(self, location):
+        """Set where weights are kept."""
+        return self._locate("weight", location)
+
+    def setOptimizerLocation(self, location):
+        """Set where the optimiser's states are kept."""
+        return self._locate("optimizer", location)
+
+    def setAccumulatorLocation(self, location):
+        """Set where accumulators are kept."""
+        return self._locate("accumulator", location)
+
+
+class Options(OptionsDict):
+    """All options."""
+
+    def __init__(self):
+        super().__init__(
+            replication_factor=1,
+            broadcast_buffers=True,
+            device_iterations=1,
+            log_dir=".",
+            auto_round_num_ipus=False,
+            anchored_tensors={},
+            output_mode=OutputMode.Default.value,
+            output_return_period=1,
+            connection_type=ConnectionType.Always.value,
+            sync_pattern=SyncPattern.Full.value,
+            available_memory_proportion={},
+        )
+        self._popart = _PopartOptions()
+        self._precision = _PrecisionOptions(self._popart)
+        self._training = _TrainingOptions(self._popart)
+        self._distributed = _DistributedOptions()
+        self._tensor_locations = _TensorLocationOptions()
+        self._execution_strategy = PipelinedExecution()
+        self._relax_optimizer_checks = False
+        path = os.environ.get("POPTORCH_CACHE_DIR", "")
+        if path:
+            self.enableExecutableCaching(path)
+
+    def _parts(self):
+        return self._popart, self._precision, self._training, self._distributed, self._tensor_locations
+
+    def _freeze(self):
+        for part in self._parts():
+            part._freeze()
+        super()._freeze()
+
+    def _unfreeze(self):
+        super()._unfreeze()
+        for part in self._parts():
+            part._unfreeze()
+
+    @property
+    def _Popart(self):
+        return self._popart
+
+    @property
+    def Precision(self):
+        """Options of precision."""
+        return self._precision
+
+    @property
+    def Training(self):
+        """Options of training."""
+        return self._training
+
+    @property
+    def Distributed(self):
+        """Options of several processes."""
+        return self._distributed
+
+    @property
+    def TensorLocations(self):
+        """Options of places."""
+        return self._tensor_locations
+
+    def autoRoundNumIPUs(self, auto_round_num_ipus=True):
+        """Round the number of IPUs up to a power of two."""
+        self.set(auto_round_num_ipus=auto_round_num_ipus)
+        return self
+
+    def deviceIterations(self, device_iterations):
+        """Set the number of iterations of one call."""
+        self.set(device_iterations=device_iterations)
+        return self
+
+    def setExecutionStrategy(self, strategy):
+        """Set the strategy."""
+        assert isinstance(strategy, _IExecutionStrategy)
+        self._execution_strategy = strategy
+        return self
+
+    def setAvailableMemoryProportion(self, available_memory_proportion):
+        """Set the share of each IPU's memory for temporary data: {"IPU0": 0.5}."""
+        for key in available_memory_proportion:
+            assert key.startswith("IPU"), f"Available memory proportions are expected as {{'IPU0': 0.5}}, not {key}"
+        shares = {int(key[3:]): share for key, share in available_memory_proportion.items()}
+        self.createOrSet(available_memory_proportion=shares)
+        return self
+
+    def replicationFactor(self, replication_factor):
+        """Set the number of replicas."""
+        self.set(replication_factor=replication_factor)
+        return self
+
+    def broadcastBuffers(self, broadcast_buffers=True):
+        """Say that buffers are to be the same on all replicas."""
+        self.set(broadcast_buffers=broadcast_buffers)
+        return self
+
+    def logDir(self, log_dir):
+        """Set the folder of the logs."""
+        self.set(log_dir=log_dir)
+        return self
+
+    def modelName(self, name):
+        """Name the model."""
+        self.createOrSet(model_name=name)
+        return self
+
+    def enableExecutableCaching(self, path):
+        """Keep executables in a folder; None keeps none."""
+        if path is not None:
+            self._popart.set("cachePath", path)
+        self._popart.set("enableEngineCaching", path is not None)
+        return self
+
+    def useIpuModel(self, use_model):
+        """Use the IPU Model in the place of an IPU."""
+        self.createOrSet(use_model=use_model)
+        return self
+
+    def connectionType(self, connection_type):
+        """Set when the device is attached."""
+        assert isinstance(connection_type, ConnectionType)
+        self.set(connection_type=connection_type.value)
+        return self
+
+    def syncPattern(self, sync_pattern):
+        """Set how IPUs wait for each other."""
+        assert isinstance(sync_pattern, SyncPattern)
+        self.set(sync_pattern=sync_pattern.value)
+        return self
+
+    def useIpuId(self, ipu_id):
+        """Set the device by its id."""
+        assert isinstance(ipu_id, int)
+        self.createOrSet(ipu_id=ipu_id)
+        return self
+
+    def useOfflineIpuTarget(self, ipu_version=2):
+        """Compile for a device that is not there."""
+        self.connectionType(ConnectionType.Never)
+        self.createOrSet(ipu_version=ipu_version)
+        return self
+
+    def outputMode(self, output_mode, output_return_period=None):
+        """Set which results come back."""
+        assert isinstance(output_mode, OutputMode)
+        if output_mode == OutputMode.EveryN:
+            assert output_return_period, "EveryN anchor must have output_return_period set to valid positive integer"
+            assert output_return_period > 0
+        self.set(output_mode=output_mode.value, output_return_period=output_return_period or 1)
+        return self
+
+    def defaultOutputMode(self):
+        """Say whether the mode is the default."""
+        return self.output_mode == OutputMode.Default
+
+    def randomSeed(self, random_seed):
+        """Set the seed."""
+        assert isinstance(random_seed, int)
+        torch.manual_seed(random_seed)
+        self.createOrSet(random_seed=random_seed)
+        return self
+
+    def enableStableNorm(self, enabled):
+        """Use the slower and more exact norms."""
+        self._popart.set("enableStableNorm", enabled)
+        return self
+
+    def enableSyntheticData(self, enabled):
+        """Make data on the device."""
+        self._popart.set("syntheticDataMode", 2 if enabled else 0)
+        return self
+
+    def logCycleCount(self, log_cycle_count):
+        """Count the cycles of each run."""
+        self._popart.set("instrumentWithHardwareCycleCounter", log_cycle_count)
+        return self
+
+    def enableProfiling(self, profile_dir=None):
+        """Write a profile."""
+        engine = {"autoReport.directory": profile_dir or ".", "autoReport.all": "true"}
+        self._popart.setEngineOptions({**self._popart.options.get("engineOptions", {}), **engine})
+        return self
+
+    def relaxOptimizerAttributesChecks(self, relax=True):
+        """Say less of unknown attributes of optimisers."""
+        self._relax_optimizer_checks = relax
+        return self
+
+    def showCompilationProgressBar(self, show=True):
+        """Show a bar while compiling."""
+        self._show_compilation_progress_bar = show
+        return self
+
+    def disableModuleNamescope(self):
+        """Name operations without their modules."""
+        self._module_namescope_enabled = False
+        return self
+
+    def clone(self):
+        """Return a copy that is not frozen."""
+        return copy.deepcopy(self)
