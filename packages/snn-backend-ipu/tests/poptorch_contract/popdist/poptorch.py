@@ -1,7 +1,7 @@
 """Options under poprun: replicas and processes are poprun's."""
 
+from poptorch._options_parts import _DistributedOptions
 from poptorch.options import Options as _Options
-from poptorch.options import _DistributedOptions
 
 import popdist
 

@@ -9,7 +9,8 @@ import copy
 from . import _contract, optim
 from ._dataloader import AsynchronousDataAccessor, DataLoader
 from ._errors import Error, RecoverableError, UnrecoverableError
-from ._executor import VERSION, PoplarExecutor, read
+from ._executor import VERSION, PoplarExecutor
+from ._extras import read
 from ._strategies import PipelinedExecution, ShardedExecution, Stage
 from ._wrapping import is_wrapped
 from .enums import (

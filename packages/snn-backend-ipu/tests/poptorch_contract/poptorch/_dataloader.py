@@ -5,9 +5,10 @@ import collections
 import torch
 
 from ._errors import Error
+from ._options_parts import logger
 from ._structure import mapped, tensors_of
 from .enums import DataLoaderMode, SharingStrategy
-from .options import Options, logger
+from .options import Options
 
 
 class _Part(torch.utils.data.Dataset):

@@ -2,7 +2,7 @@
 
 A traced tensor carries the trace's values only so that shapes and types follow from running the operation; it gives
 none of them away. Recording happens below autograd: the backward of a `torch.autograd.Function` is never seen, and a
-gradient is that of the operations that were recorded. Neither is `torch.no_grad`; `detach` is an operation like any other.
+gradient is that of the operations that were recorded. Neither is `torch.no_grad`; `detach` is an operation like all.
 """
 
 import contextlib

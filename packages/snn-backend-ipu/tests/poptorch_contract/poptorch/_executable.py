@@ -49,7 +49,7 @@ class Executable:
         return {**self.weights, **self.buffers[0]}
 
     def run(self, inputs):
-        """Run every micro-batch and return the outputs. inputs: tensors, dim 0 in order iteration, accumulation, replica."""
+        """Run every micro-batch and return the outputs. inputs: dim 0 by iteration, step, replica."""
         iterations, accumulation, replicas = self.counts()
         count = iterations * accumulation * replicas
         pieces = [[tensor] if count == 1 else tensor.chunk(count) for tensor in map(demoted, inputs)]
@@ -115,7 +115,7 @@ class Executable:
             weight.copy_(master)
 
     def collected(self, outputs):
-        """Return what the output mode lets through, joined along dim 0; a 0-d output becomes 1-d when there are several."""
+        """Return what the output mode lets through, joined along dim 0; several 0-d ones become 1-d."""
         _, _, replicas = self.counts()
         mode, steps = self.options.output_mode, len(outputs) // replicas
         rows = [outputs[step * replicas : (step + 1) * replicas] for step in range(steps)]

@@ -1,29 +1,26 @@
 """The executor: what `trainingModel` and `inferenceModel` return."""
 
 import copy
-import hashlib
-import os
-import pickle
 import types
-import warnings
 
 import torch
 
 from . import _contract, _optimizer_values, _wrapping, optim
-from ._device_tensor import IpuTensor, Recorder
-from ._errors import Error, compiler_error
-from ._executable import Executable, check_type
-from ._graph import Graph
-from ._structure import check_returned, mapped, parsed, tensors_of, validate
+from ._device_tensor import IpuTensor
+from ._errors import Error
+from ._executable import Executable
+from ._extras import Extras, check_device, leave_in_cache
+from ._options_parts import logger
+from ._structure import mapped, parsed, tensors_of, validate
+from ._tracing import traced
 from .enums import ConnectionType, OutputMode
-from .ops import Block
-from .options import Options, logger
+from .options import Options
 
 VERSION = "3.4.0+contract.fake"
 NOT_COMPILED = "Model has not been compiled or has been destroyed."
 
 
-class PoplarExecutor:
+class PoplarExecutor(Extras):
     """A wrapped model."""
 
     def __init__(self, model, options, training, poptorch_version, optimizer=None, user_model=None):
@@ -42,7 +39,6 @@ class PoplarExecutor:
         self._host_weights_version = 0
         self._dirty_host_weights = False
         self._compiled_inputs = None
-        self._rng_state = None
         if training:
             self._prepare_training(optimizer)
         else:
@@ -196,13 +192,14 @@ class PoplarExecutor:
                 logger.warning("Input tensor has requires_grad=True set. This tensor will be detached.")
         bound = copy.copy(inputs)
         bound.arguments = mapped(dict(inputs.arguments), lambda tensor: self._narrowed(tensor.detach()))
-        graph, stages = self._traced(bound)
+        optimizer = self._optimizer if self._training else None
+        graph, self._returned, groups, stages = traced(self._model, bound, self._options, optimizer)
         graph.check(self._training)
         _contract.reach("compile")
-        self._check_device(stages)
-        self._executable = Executable(graph, self._options, self._device_optimizer, self._trained)
+        check_device(stages, self._options, self._training)
+        self._executable = Executable(graph, self._options, self._device_optimizer, groups)
         self._executable.upload(*self._tensors())
-        self._cache(graph)
+        leave_in_cache(graph, self._options._Popart.options)
         if self._options.connection_type != ConnectionType.Never:
             self._attach()
 
@@ -217,111 +214,6 @@ class PoplarExecutor:
             f"Options.Training.gradientAccumulation({counts[2]}) = {product}"
         )
         return tensor.narrow(0, 0, size // product) if tensor.dim() else tensor
-
-    def _traced(self, bound):
-        """Run forward once, on a model whose parameters and buffers are the device's, and put the host's back.
-
-        Here, as in the real one, a failure before `cpu_aliases` is known is hidden by the UnboundLocalError of its own
-        clean-up.
-        """
-        model, recorder = self._model, Recorder(self._training)
-        manager = self._options._execution_strategy._stages_manager
-        manager.reset()
-        try:
-            owners = [(module, name) for module in model.modules() for name in module._parameters]
-            cpu_params = [(module, name, module._parameters[name]) for module, name in owners]
-            owners = [(module, name) for module in model.modules() for name in module._buffers]
-            cpu_buffers = [(module, name, module._buffers[name]) for module, name in owners]
-            names = {id(value): name for name, value in [*model.named_parameters(), *model.named_buffers()]}
-            moved = self._moved(recorder, cpu_params, cpu_buffers, names)
-            cpu_aliases = len(cpu_params) + len(cpu_buffers) - len(moved)
-            self._trained = self._groups(names)
-            inputs = mapped(dict(bound.arguments), recorder.leaf)
-            bound.arguments = inputs
-            buffers = [(module, name, module._buffers.get(name)) for module, name, _ in cpu_buffers]
-            Block._stages_manager = manager
-            _contract.traces.append(model)
-            with recorder.tracing():
-                _contract.reach("trace")
-                result = model(*bound.args, **bound.kwargs)
-                check_returned(result)
-            changed = [name for module, name, value in buffers if module._buffers.get(name) is not value]
-            written = any(
-                value is not None and value.is_floating_point() and value._value._version for _, _, value in buffers
-            )
-        finally:
-            Block._stages_manager = None
-            for module, name, value in cpu_params:
-                module._parameters[name] = value
-            logger.debug("%d parameters have more than one name", cpu_aliases)
-            for module, name, value in cpu_buffers:
-                module._buffers[name] = value
-        if changed:
-            raise Error(
-                f"Buffer {changed[0]} is reassigned within the model when calling the forward method. This is not "
-                f"supported. Consider using self.{changed[0]}.copy_(src) to copy data from a source tensor."
-            )
-        if written and self._options.replication_factor > 1 and self._options.broadcast_buffers:
-            raise compiler_error(
-                "PopTorch does not support broadcasting buffers. If your model is able to tolerate buffers becoming out "
-                "of sync between replicas, use poptorch.Options.broadcastBuffers(False)."
-            )
-        places = {names[key]: tensor._index for key, tensor in moved.items()}
-        parameters = {name: places[name] for name, _ in model.named_parameters()}
-        self._returned = result
-        outputs = [tensor._index for tensor in tensors_of(result) if on_ipu(tensor)]
-        graph_inputs = [tensor._index for tensor in tensors_of(inputs)]
-        rest = {name: place for name, place in places.items() if name not in parameters}
-        return Graph(recorder, graph_inputs, parameters, rest, outputs), manager.stages
-
-    def _moved(self, recorder, parameters, buffers, names):
-        moved = {}
-        _contract.reach("move")
-        for kind, owned in (("_parameters", parameters), ("_buffers", buffers)):
-            for module, name, value in owned:
-                if value is None:
-                    continue
-                if id(value) not in moved:
-                    check_type(names[id(value)], value)
-                    host = _wrapping.plain(value.detach()).clone()
-                    host = host.float() if host.dtype == torch.float64 else host
-                    moved[id(value)] = recorder.leaf(host, value.requires_grad)
-                    moved[id(value)]._is_param = kind == "_parameters"
-                getattr(module, kind)[name] = moved[id(value)]
-        return moved
-
-    def _groups(self, names):
-        """Return the group of each parameter by its name; the optimiser must have been made of this model's own."""
-        if not self._training:
-            return {}
-        groups = enumerate(self._optimizer.param_groups)
-        return {names[id(value)]: index for index, group in groups for value in group["params"] if value.requires_grad}
-
-    def _check_device(self, stages):
-        options, count = self._options, len(stages)
-        if count > 1 and options._execution_strategy.pipelined:
-            needed = 2 * count - 1 if self._training else count
-            depth = options.Training.gradient_accumulation if self._training else options.device_iterations
-            what = "gradient accumulation factor" if self._training else "batchesPerStep"
-            if depth < needed:
-                raise compiler_error(
-                    f"For pipelining, depth ({what}) must equal at least the number of pipeline stages ({needed})"
-                )
-        period = options.output_return_period
-        if (options.device_iterations * options.Training.gradient_accumulation) % period:
-            raise compiler_error(f"The number of batches of a call must be a multiple of the return period ({period})")
-        ipus = max(stages.values(), default=0) + 1
-        _contract.acquire(options, ipus * options.replication_factor)
-
-    def _cache(self, graph):
-        """Leave a file in the folder of the executable cache, named by what was compiled."""
-        popart = self._options._Popart.options
-        if popart.get("enableEngineCaching"):
-            text = repr([(str(node.function), node.flat_text()) for node in graph.nodes])
-            os.makedirs(popart["cachePath"], exist_ok=True)
-            name = hashlib.sha256(text.encode()).hexdigest()[:16]
-            with open(os.path.join(popart["cachePath"], f"{name}.popef"), "w") as file:
-                file.write("contract fake: no executable")
 
     # running
 
@@ -342,7 +234,6 @@ class PoplarExecutor:
         self._write_optimizer_state()
         _contract.reach("execute")
         outputs = self._executable.run([tensor.detach() for tensor in tensors_of(dict(inputs.arguments))])
-        self._rng_state = None
         if self._training:
             self._dirty_host_weights = True
             if isinstance(self._optimizer, optim.Optimizer):
@@ -408,106 +299,7 @@ class PoplarExecutor:
         if self._training:
             _wrapping.unwrap(self._user_model)
 
-    # files, random numbers, times
-
-    def save(self, filename, export_model=True, save_rng_state=True):
-        """Write the compiled model to a file; with export_model the model too, for `poptorch.load`."""
-        self._compiled()
-        _contract.reach("save")
-        content = {"version": self._poptorch_version, "inputs": self._compiled_inputs, "training": None}
-        content["rng_state"] = self.rng_state if save_rng_state else None
-        if export_model:
-            model = copy.deepcopy(self._model)
-            for module in model.modules():
-                for owned in (module._parameters, module._buffers):
-                    owned.update((name, _wrapping.plain(value)) for name, value in owned.items())
-            content.update(training=self._training, model=model, options=self._options)
-        if os.path.dirname(filename):
-            os.makedirs(os.path.dirname(filename), exist_ok=True)
-        if os.path.isdir(filename):
-            filename = os.path.join(filename, "model.poptorch")
-        with open(filename, "wb") as file:
-            pickle.dump(content, file, protocol=4)
-
-    def compileAndExport(self, filename, *args, export_model=True, **kwargs):
-        """Compile and write to a file."""
-        self.compile(*args, **kwargs)
-        self.save(filename, export_model)
-
-    def loadExecutable(self, filename):
-        """Take the executable of a file; it must be of the same version. The weights are the model's."""
-        _contract.reach("load")
-        content = read(filename, self._poptorch_version)
-        inputs = content["inputs"]
-        positional = parsed(self._model, (), inputs)
-        self._compile(positional)
-        if content["rng_state"] is not None:
-            self.rng_state = content["rng_state"]
-
-    @property
-    def rng_state(self):
-        """The random numbers' seed and state: a list of integers."""
-        generator = self._compiled().generator
-        return [generator.initial_seed(), *generator.get_state().tolist()]
-
-    @rng_state.setter
-    def rng_state(self, state):
-        generator = self._compiled().generator
-        generator.manual_seed(state[0])
-        if len(state) > 1:
-            generator.set_state(torch.tensor(state[1:], dtype=torch.uint8))
-
-    def getPerfCounters(self):
-        """Return the seconds at which the last run's inputs and outputs moved: here, of the host's own work."""
-        times = self._executable.times if self.isCompiled() else []
-        starts, ends = [[start for start, _ in times]], [[end for _, end in times]]
-        return {"input": starts, "input_complete": starts, "output": ends, "output_complete": ends}
-
-    def _latency(self, first, last):
-        counters = self.getPerfCounters()
-        spans = [end - start for start, end in zip(counters[first][0], counters[last][0])]
-        return (min(spans), max(spans), sum(spans) / len(spans)) if spans else (0.0, 0.0, 0.0)
-
-    def getLatency(self):
-        """Return the least, the greatest and the mean time of an iteration of the last run."""
-        return self._latency("input", "output_complete")
-
-    def getHostIpuLatency(self):
-        """Return the time of moving inputs."""
-        return self._latency("input", "input_complete")
-
-    def getComputeLatency(self):
-        """Return the time of computing."""
-        return self._latency("input_complete", "output")
-
-    def getIpuHostLatency(self):
-        """Return the time of moving outputs."""
-        return self._latency("output", "output_complete")
-
-    def cycleCount(self):
-        """Return the cycles of the last run: there are none here."""
-        if not self._options._Popart.options["instrumentWithHardwareCycleCounter"]:
-            raise Error("Cycle count logging is disabled. Please set option logCycleCount to True to enable.")
-        raise Error("A contract fake counts no cycles: this needs IPU hardware")
-
-
-def on_ipu(tensor):
-    """Say whether a returned tensor was traced, and warn where it was not."""
-    if isinstance(tensor, IpuTensor):
-        return True
-    warnings.warn(f"Output expected to be on the IPU but is on {tensor.device.type}", stacklevel=2)
-    return False
-
 
 def refuse_backward(*args, **kwargs):
     """Stand in for the `backward` of an output."""
     raise Error("backward() cannot be called explicitly on outputs of a PopTorch model.")
-
-
-def read(filename, version):
-    """Return what `save` wrote."""
-    with open(filename, "rb") as file:
-        content = pickle.load(file)
-    if content["version"] != version:
-        raise Error(f"Invalid file {filename}: it is of version {content['version']}, this is {version}")
-    return content

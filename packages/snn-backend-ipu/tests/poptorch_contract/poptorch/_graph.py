@@ -9,7 +9,7 @@ POOLS = (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.defa
 
 
 class Graph:
-    """The nodes of a trace. inputs, parameters, buffers: the places of each; outputs: the places of what forward returned."""
+    """The nodes of a trace. inputs, parameters, buffers, outputs: the places of each."""
 
     def __init__(self, recorder, inputs, parameters, buffers, outputs):
         self.nodes = recorder.nodes
