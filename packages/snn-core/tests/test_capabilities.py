@@ -18,7 +18,7 @@ BATCH = BatchSpec(2, TensorSpec((3,), "float32"), TensorSpec((), "int64"))
 
 class Lacking(snn.EagerBackend):
     capabilities = replace(
-        snn.EagerBackend.capabilities, lacks=frozenset({"nesterov", "clip_value", "clip_norm of rmsprop"})
+        snn.EagerBackend.capabilities, lacks=frozenset({"nesterov", "dampening", "clip_value", "clip_norm of rmsprop"})
     )
 
 
@@ -26,6 +26,7 @@ class Lacking(snn.EagerBackend):
     ("optimizer", "train", "says"),
     [
         (SGD(momentum=0.9, nesterov=True), {}, "nesterov=False"),
+        (SGD(momentum=0.9, dampening=0.1), {}, "dampening=0.0"),
         (SGD(), {"clip_value": 1.0}, "use clip_norm"),
         (RMSprop(), {"clip_norm": 1.0}, "clipping by norm with rmsprop"),
     ],

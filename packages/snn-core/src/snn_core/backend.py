@@ -75,8 +75,8 @@ class Capabilities:
     carried_state: truncated back-propagation through time.     ragged_batches: a short last batch in training.
     accumulation, clipping, steps_per_call: of `TrainSpec`.     random: dropout and random encoders inside the step.
     deterministic: the same seed gives the same bits.           distributed: several processes train one model.
-    lacks: parts of what is declared that it does without: "nesterov" (of sgd), "clip_value" (of clipping),
-    "clip_norm of rmsprop".
+    lacks: parts of what is declared that it does without: "nesterov" and "dampening" (of sgd), "clip_value"
+    (of clipping), "clip_norm of rmsprop".
     """
 
     dtypes: FrozenSet[str] = frozenset({"float32"})

@@ -58,6 +58,8 @@ def undeclared(
     by_norm = train.clip_norm is not None and optimizer.name == "rmsprop"
     lacking(by_norm, "clip_norm of rmsprop", "clipping by norm with rmsprop", "use sgd, adam or adamw, or no clipping")
     lacking(getattr(optimizer, "nesterov", False), "nesterov", "Nesterov's momentum", "set nesterov=False")
+    damped = bool(getattr(optimizer, "dampening", 0.0)) and bool(getattr(optimizer, "momentum", 0.0))
+    lacking(damped, "dampening", "dampening, whose first step counts whole in torch", "set dampening=0.0")
     declared(train.steps_per_call > 1, "steps_per_call", "several optimiser steps in a call", "set steps_per_call=1")
     declared(train.deterministic, "deterministic", "deterministic training", "set deterministic=False")
     return found

@@ -1,4 +1,4 @@
-"""What of a program's state another kind of device can use: the weights always, the rest where it is of its own kind."""
+"""What of a program's state another kind of device can use: the weights always, the rest if it is of its own kind."""
 
 import warnings
 from typing import Any, Dict, Mapping
@@ -19,7 +19,7 @@ def tagged(state: Mapping[str, Any], kind: str) -> Dict[str, Any]:
 
 
 def readable_by(kind: str, state: Mapping[str, Any]) -> bool:
-    """Whether a program of `kind` can use the optimiser's state and random numbers in `state`; if not, warn of the loss.
+    """Whether a program of `kind` can use the optimiser's state and random numbers in `state`; else warn of the loss.
 
     Weights and controls move between all kinds. Raises CheckpointError for a state without "optimizer" or "rng".
     """

@@ -17,7 +17,7 @@ _KNOWN = {
     "dtypes": {"float32", "float64"},
     "precisions": {"fp32", "bf16", "fp16"},
     "optimizers": {"sgd", "adam", "adamw", "rmsprop"},
-    "lacks": {"nesterov", "clip_value", "clip_norm of rmsprop"},
+    "lacks": {"nesterov", "dampening", "clip_value", "clip_norm of rmsprop"},
 }
 _FLAGS = ("recurrence", "carried_state", "ragged_batches", "accumulation", "clipping", "steps_per_call", "random")
 _WIDEST = {"float32": Tolerance(1e-3, 1e-4), "float64": Tolerance(1e-7, 1e-9)}
