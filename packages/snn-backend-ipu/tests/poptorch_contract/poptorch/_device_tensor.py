@@ -125,6 +125,8 @@ class Recorder(TorchDispatchMode):
         self.nodes = []
         self.constants = {}
         self.count = 0
+        # storages that an operation said it writes to
+        self.written = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return self.call(func, args, kwargs or {})
@@ -161,6 +163,9 @@ class Recorder(TorchDispatchMode):
             return self.constant(args[0])
         kwargs = {key: host(value) for key, value in kwargs.items()}
         args = tree_map(host, args)
+        for argument, arg in zip(func._schema.arguments, args):
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(arg, IpuTensor):
+                self.written.add(storage(arg._value))
         with torch.no_grad():
             values = compute(func, *tree_map(self.value, (args, kwargs)))
         flat, spec = tree_flatten(values)
@@ -206,6 +211,11 @@ class Recorder(TorchDispatchMode):
         return Ref(index)
 
 
+def storage(tensor):
+    """Return what tells whether two tensors share their memory."""
+    return tensor.untyped_storage().data_ptr()
+
+
 def check(func, args, kwargs):
     """Refuse what the device cannot do."""
     if func is aten._local_scalar_dense.default:
@@ -222,6 +232,8 @@ def check(func, args, kwargs):
         )
     if func in (aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default):
         raise compiler_error(f"{func}: the shape of the result depends on values")
+    if func is aten.index.Tensor and any(index is not None and index.dtype == torch.bool for index in args[1]):
+        raise compiler_error(f"{func} with a mask: the shape of the result depends on values")
     if func in WEIGHTED and len(args) > 2 and args[2] is not None:
         raise compiler_error("nll_loss: a weight for each class is not supported")
     if func in (aten.resize_.default, aten.set_.source_Tensor, aten.t_.default, aten.transpose_.default):

@@ -7,8 +7,9 @@ from ._errors import compiler_error
 
 UPDATES = {
     torch.optim.SGD: (optim.SGD, _updates.sgd),
-    torch.optim.Adam: (optim.Adam, _updates.adam),
+    # before Adam, whose child it is in later versions of torch
     torch.optim.AdamW: (optim.AdamW, _updates.adamw),
+    torch.optim.Adam: (optim.Adam, _updates.adam),
     torch.optim.RMSprop: (optim.RMSprop, _updates.rmsprop),
     optim.LAMB: (optim.LAMB, _updates.lamb),
 }

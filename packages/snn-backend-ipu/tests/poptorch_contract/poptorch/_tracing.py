@@ -3,7 +3,7 @@
 import warnings
 
 from . import _contract, _wrapping
-from ._device_tensor import IpuTensor, Recorder, demoted
+from ._device_tensor import IpuTensor, Recorder, demoted, storage
 from ._errors import Error, compiler_error
 from ._executable import check_type
 from ._graph import Graph
@@ -32,6 +32,7 @@ def traced(model, bound, options, optimizer):
         groups = groups_of(optimizer, names)
         bound.arguments = inputs = mapped(dict(bound.arguments), recorder.leaf)
         buffers = owned(model, "_buffers")
+        before = [None if value is None else value._value.clone() for _, _, value in buffers]
         Block._stages_manager = manager
         _contract.traces.append(model)
         with recorder.tracing():
@@ -46,7 +47,13 @@ def traced(model, bound, options, optimizer):
         logger.debug("%d parameters have a second name or are None", cpu_aliases)
         for module, name, value in cpu_buffers:
             module._buffers[name] = value
-    check_buffers(buffers, reassigned, options)
+    # batch normalisation does not say that it writes
+    written = [
+        value._value.is_floating_point() and (storage(value._value) in recorder.written or not value._value.equal(old))
+        for (_, _, value), old in zip(buffers, before)
+        if value is not None
+    ]
+    check_buffers(reassigned, any(written), options)
     places = {names[key]: tensor._index for key, tensor in moved.items()}
     parameters = {name: places.pop(name) for name, _ in model.named_parameters()}
     outputs = [tensor._index for tensor in tensors_of(result) if on_ipu(tensor)]
@@ -82,15 +89,14 @@ def groups_of(optimizer, names):
     return {names[id(value)]: index for index, group in groups for value in group["params"] if value.requires_grad}
 
 
-def check_buffers(buffers, reassigned, options):
+def check_buffers(reassigned, written, options):
     """Refuse buffers that forward put another tensor in the place of, or wrote to on several replicas."""
     if reassigned:
         raise Error(
             f"Buffer {reassigned[0]} is reassigned within the model when calling the forward method. This is not "
             f"supported. Consider using self.{reassigned[0]}.copy_(src) to copy data from a source tensor."
         )
-    floats = [value for _, _, value in buffers if value is not None and value.is_floating_point()]
-    if options.replication_factor > 1 and options.broadcast_buffers and any(value._value._version for value in floats):
+    if written and options.replication_factor > 1 and options.broadcast_buffers:
         raise compiler_error(
             "PopTorch does not support broadcasting buffers. If your model is able to tolerate buffers becoming out of "
             "sync between replicas, use poptorch.Options.broadcastBuffers(False)."
