@@ -57,7 +57,7 @@ def failure(exc: Exception) -> Finding:
     """A step that raised `exc` on the host: an error in the code or its use, whatever the device. The line is the
     innermost of the user's.
     """
-    place = _innermost(exc.__traceback__)
+    place = _innermost(_first(exc).__traceback__)
     file, line = place if place is not None else (None, None)
     if isinstance(exc, SnnError):
         return Finding("refused", str(exc), "mend this first: no backend takes it", file, line)
@@ -68,6 +68,13 @@ def failure(exc: Exception) -> Finding:
         file,
         line,
     )
+
+
+def _first(exc: BaseException) -> BaseException:
+    """What an error of ours was made of, else `exc` itself."""
+    while isinstance(exc, SnnError) and exc.__cause__ is not None:
+        exc = exc.__cause__
+    return exc
 
 
 def _innermost(trace: Optional[TracebackType]) -> Optional[Tuple[str, int]]:
