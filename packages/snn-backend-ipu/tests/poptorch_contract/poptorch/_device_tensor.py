@@ -66,13 +66,27 @@ class Ref:
 class Node:
     """One recorded operation: what it is, its arguments with Refs for tensors, and the places of its results."""
 
-    def __init__(self, function, args, kwargs, results, types):
+    def __init__(self, function, args, kwargs, results, types, half):
         self.function = function
         self.flat, self.spec = tree_flatten((args, kwargs))
+        # for most nodes arguments are few and not nested: then putting them together takes no tree
+        self.plain = None if kwargs or any(isinstance(arg, (list, tuple, dict)) for arg in args) else list(args)
+        self.half = half
         self.results = results
         self.types = types
         self.reads = [entry.index for entry in self.flat if isinstance(entry, Ref)]
         self.is_loss = False
+
+    def run(self, values):
+        """Run the operation and return its results in a list. values: by place."""
+        if self.plain is not None:
+            args = [values[arg.index] if type(arg) is Ref else arg for arg in self.plain]
+            kwargs = {}
+        else:
+            flat = [values[arg.index] if type(arg) is Ref else arg for arg in self.flat]
+            args, kwargs = tree_unflatten(flat, self.spec)
+        out = compute(self.function, args, kwargs, self.types) if self.half else self.function(*args, **kwargs)
+        return out if isinstance(out, (list, tuple)) else [out]
 
     def flat_text(self):
         """Return the arguments as text."""
@@ -173,7 +187,8 @@ class Recorder(TorchDispatchMode):
         results = [self.result(value, args) for value in flat]
         refs = tree_map(self.ref, (args, kwargs))
         places = [result._index if isinstance(result, IpuTensor) else None for result in results]
-        self.nodes.append(Node(func, *refs, places, [getattr(value, "dtype", None) for value in flat]))
+        half = any(isinstance(arg, IpuTensor) and arg.dtype == torch.float16 for arg in tree_flatten((args, kwargs))[0])
+        self.nodes.append(Node(func, *refs, places, [getattr(value, "dtype", None) for value in flat], half))
         return tree_unflatten(results, spec)
 
     def constant(self, value):

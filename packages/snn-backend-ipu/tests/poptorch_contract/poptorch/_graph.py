@@ -1,8 +1,6 @@
 """A traced model: what was recorded, checked as the compiler checks it, and replayed for each micro-batch."""
 
-from torch.utils._pytree import tree_unflatten
-
-from ._device_tensor import Ref, aten, compute, demoted
+from ._device_tensor import aten, demoted
 from ._errors import compiler_error
 
 POOLS = (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
@@ -52,11 +50,7 @@ class Graph:
             # a copy: what the graph writes into it is gone at the next run
             values[index] = constant.clone()
         for node in self.nodes:
-            flat = [values[entry.index] if isinstance(entry, Ref) else entry for entry in node.flat]
-            args, kwargs = tree_unflatten(flat, node.spec)
-            out = compute(node.function, args, kwargs, node.types)
-            results = out if isinstance(out, (list, tuple)) else [out]
-            for place, result in zip(node.results, results):
+            for place, result in zip(node.results, node.run(values)):
                 if place is not None:
                     values[place] = demoted(result)
         return [values[place] for place in self.outputs]
