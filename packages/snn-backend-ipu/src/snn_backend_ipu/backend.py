@@ -4,6 +4,8 @@ from typing import ClassVar, List, Optional
 
 from snn_backend_ipu import lint
 from snn_backend_ipu.health import health
+from snn_backend_ipu.layout import layout
+from snn_backend_ipu.limits import require_possible
 from snn_backend_ipu.optimizers import NAMES
 from snn_backend_ipu.options import IpuOptions
 from snn_backend_ipu.program import IpuProgram
@@ -43,6 +45,7 @@ class IpuBackend(Backend):
     def compile(self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec) -> IpuProgram:
         require_declared(self, step, optimizer, batch, train)
         step.validate(batch, train.chunk)  # first, so that what no backend takes is refused as everywhere
+        require_possible(step.model, layout(batch, train, self.options, training=True))
         errors = [found for found in lint.check(step, batch, train, self.options) if found.severity == "error"]
         if errors:
             raise Unsupported("an IPU cannot run this step as it is meant:\n" + "\n".join(map(str, errors)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
 from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
-from snn_backend_ipu.layout import Layout, layout
+from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
 from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters
 from snn_backend_ipu.nodes import Nodes, count_nodes
@@ -20,7 +20,7 @@ from snn_backend_ipu.reports import report
 from snn_backend_ipu.settings import make_settings
 from snn_backend_ipu.weights import Wide, plain_state, require_fit
 from snn_core.backend import Program, Report
-from snn_core.errors import ConfigError, DeviceError, Unsupported
+from snn_core.errors import ConfigError, DeviceError
 from snn_core.optimizers import Optimizer
 from snn_core.portable import readable_by, tagged
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
@@ -47,7 +47,6 @@ class IpuProgram(Program):
         self._check = TargetCheck(step.loss, shape, batch.target.time_axis is not None)
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
-        _require_possible(self._pristine.model, self._cuts[True])
         self.nodes: Nodes = count_nodes(self._pristine, batch)
         _log.info("the training graph has %d nodes: %s", self.nodes.total, _most(self.nodes.kinds))
         self._half = torch.float16 if train.precision == "fp16" else None
@@ -270,27 +269,6 @@ class IpuProgram(Program):
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("this program is closed; compile a new one")
-
-
-def _require_possible(model: nn.Module, cut: Layout) -> None:
-    """Raise ConfigError for a model with nothing to train, Unsupported for what the device would get wrong."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError(
-            "the model has no trainable parameters; add a layer with weights, or set requires_grad=True on one"
-        )
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm) or not module.track_running_stats:
-            continue
-        if module.momentum is None:
-            raise Unsupported(
-                f"layer {name!r} is a batch norm with momentum=None, which counts batches, and on an IPU an integer "
-                "buffer is a constant; give it a momentum such as 0.1"
-            )
-        if cut.replicas * cut.processes > 1:
-            raise Unsupported(
-                f"layer {name!r} is a batch norm, whose running statistics would differ between the "
-                f"{cut.replicas * cut.processes} replicas; use one replica, or GroupNorm or LayerNorm"
-            )
 
 
 def _most(kinds: Mapping[str, int]) -> str:
