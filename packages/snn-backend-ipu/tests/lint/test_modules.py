@@ -96,11 +96,52 @@ class WrittenInPlace(Net):
 class ReadOnly(Net):
     def __init__(self) -> None:
         super().__init__()
-        self.scale = torch.full((3,), 0.5)
+        self.register_buffer("scale", torch.full((3,), 0.5))
         self.names = ["a", "b"]
 
     def body(self, x: Tensor) -> Tensor:
         return x * self.scale + len(self.names)
+
+
+class PlainTensor(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.full((3,), 0.5)
+
+    def body(self, x: Tensor) -> Tensor:
+        scale = self.scale.detach() * 2
+        return x * scale  # <- plain tensor
+
+
+class PlainNumber(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.tensor(0.5)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x * self.scale  # <- plain number
+
+
+INDEX = torch.tensor([2, 0, 1])
+
+
+class GlobalTensor(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x.index_select(2, INDEX)  # <- global
+
+
+class MovedTensor(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.full((3,), 0.5)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x * self.scale.to(x.device) + INDEX.to(x)
+
+
+class MadeInside(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x * torch.tensor([0.5, 1.0, 2.0]) + torch.zeros(3) - torch.arange(3) * torch.tensor(0.5)
 
 
 class GrowingList(Net):
@@ -293,7 +334,18 @@ class GradientInside(Net):
 
 class Metric(Net):
     def body(self, x: Tensor) -> Tensor:
-        return x + F.mse_loss(x, x.detach() + 1)  # <- metric
+        error = F.mse_loss(x, x.detach() + 1)  # <- metric
+        return x + 0 * error.detach()
+
+
+class DetachedMetric(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x + nn.L1Loss()(x.detach(), x.detach() + 1)  # <- detached metric
+
+
+class LossInside(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x + F.mse_loss(x, x.detach() + 1)
 
 
 class WeightedInside(Net):
@@ -337,13 +389,13 @@ class CachedAtFirst(Net):
 
 
 @lru_cache(maxsize=None)
-def ramp(steps: int) -> Tensor:
-    return torch.arange(float(steps))
+def slope(steps: int) -> float:
+    return 1.0 / steps
 
 
 class CachedElsewhere(Net):
     def body(self, x: Tensor) -> Tensor:
-        return x + ramp(3)
+        return x + slope(3)
 
 
 class Unrepeatable(Net):
@@ -363,16 +415,20 @@ VIOLATIONS: Dict[str, Any] = {
     "reassigned": ("buffer-reassigned", ReassignedBuffer),
     "parameter": ("parameter-written", ParameterWritten),
     "custom": ("custom-autograd", Custom),
-    "no_grad": ("no-grad", NoGrad),
-    "data": ("data", Data),
-    "data written": ("data", DataWritten),
     "hook": ("backward-in-forward", Hooked),
     "gradient": ("backward-in-forward", GradientInside),
     "metric": ("second-loss", Metric),
+    "detached metric": ("second-loss", DetachedMetric),
+    "plain tensor": ("host-tensor", PlainTensor),
+    "plain number": ("host-tensor", PlainNumber),
+    "global": ("host-tensor", GlobalTensor),
     "weighted inside": ("weighted-loss", WeightedInside),
     "other each time": ("changing-graph", OtherEachTime),
 }
 WARNINGS: Dict[str, Any] = {
+    "no_grad": ("no-grad", NoGrad),
+    "data": ("data", Data),
+    "data written": ("data", DataWritten),
     "written": ("module-write", ResetAttribute),
     "grows": ("module-write", GrowingList),
     "keyed": ("module-write", Keyed),
@@ -381,8 +437,8 @@ WARNINGS: Dict[str, Any] = {
     "cached": ("module-write", CachedAtFirst),
 }
 CLEAN = [
-    Arithmetic, CachedElsewhere, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, NoGradOfConstants,
-    ParameterUsed, Plain, ReadOnly,
+    Arithmetic, CachedElsewhere, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside, MadeInside,
+    MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
 ]  # fmt: skip
 
 
@@ -444,12 +500,16 @@ def weighted_nll(output: Tensor, target: Tensor) -> Tensor:
     return F.nll_loss(output.sum(0).log_softmax(1), target, weight=torch.ones(3), reduction="none")  # <- weighted nll
 
 
+def beside(output: Tensor, target: Tensor) -> Tensor:
+    return first_loss(output, target) + 0 * second_loss(output, target).detach()
+
+
 def both(output: Tensor, target: Tensor) -> Tensor:
     return first_loss(output, target) + second_loss(output, target)
 
 
 @pytest.mark.parametrize(
-    ("marker", "loss"), [("weighted", weighted_loss), ("weighted nll", weighted_nll), ("second", both)]
+    ("marker", "loss"), [("weighted", weighted_loss), ("weighted nll", weighted_nll), ("second", beside)]
 )
 def test_a_loss_that_the_device_has_not_is_found_at_its_line(marker: str, loss: Callable[..., Tensor]) -> None:
     (found,) = found_in(Plain(), loss)
@@ -471,13 +531,37 @@ class CountLoss(nn.Module):
 
 def test_a_loss_module_with_class_weights_is_found_where_it_is_called_and_without_is_clean() -> None:
     assert found_in(Plain(), CountLoss(None)) == []
-    (found,) = found_in(Plain(), CountLoss(torch.ones(3)))
-    assert (found.rule, found.line) == ("weighted-loss", line_of("weighted module"))
+    # the weight is a buffer of the loss's, which is no part of the model that the device gets
+    found = found_in(Plain(), CountLoss(torch.ones(3)))
+    assert {finding.rule for finding in found} == {"weighted-loss", "host-tensor"}
+    assert {finding.line for finding in found} == {line_of("weighted module")}
 
 
-def test_one_loss_of_torch_alone_is_clean_and_so_are_class_weights_of_core() -> None:
+def test_losses_of_torch_in_the_objective_are_clean_and_so_are_class_weights_of_core() -> None:
     assert found_in(Plain(), first_loss) == []
+    assert found_in(Plain(), both) == []
     assert found_in(Plain(), snn.CountCrossEntropy(class_weights=(1.0, 2.0, 3.0))) == []
+
+
+LAYERS: Dict[str, Any] = {
+    "affine=False": (nn.LayerNorm(3, elementwise_affine=False), nn.LayerNorm(3)),
+    "bidirectional=True": (nn.LSTM(3, 2, bidirectional=True), nn.LSTM(3, 2)),
+    "num_layers=2": (nn.GRU(3, 2, num_layers=2), nn.GRU(3, 2, bias=False)),
+    "bias=False": (nn.RNN(3, 2, bias=False), nn.RNN(3, 2)),
+    "padding_idx": (nn.Embedding(3, 2, padding_idx=0), nn.Embedding(3, 2)),
+    "a dilation": (nn.ConvTranspose1d(3, 2, 2, dilation=2), nn.ConvTranspose1d(3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("setting", LAYERS)
+def test_a_setting_that_the_device_lacks_is_told_with_the_layer(setting: str) -> None:
+    wrong, right = LAYERS[setting]
+    for layer, count in ((wrong, 1), (right, 0)):
+        model = Plain()
+        model.extra = layer
+        found = found_in(model)
+        assert [finding.rule for finding in found] == ["layer-setting"] * count
+        assert all(f"layer 'extra', {type(layer).__name__}" in f.message and setting in f.message for f in found)
 
 
 def test_a_loss_module_that_keeps_something_is_found() -> None:

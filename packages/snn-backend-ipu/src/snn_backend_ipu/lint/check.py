@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from snn_backend_ipu.lint.batches import check_batches
-from snn_backend_ipu.lint.gradients import find_custom_functions
+from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_losses
 from snn_backend_ipu.lint.host_random import drawing_lines, restored
+from snn_backend_ipu.lint.layers import check_layers
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
 from snn_backend_ipu.lint.watch import Call, Watch
@@ -39,6 +40,7 @@ def check(
     """
     findings = Findings()
     check_batches(batch, train, samples, findings)
+    check_layers(step.model, findings)
     with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
         probe = _Probe(step, batch, findings)
@@ -102,7 +104,7 @@ class _Probe:
     def __init__(self, step: Step, batch: BatchSpec, findings: Findings) -> None:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
-        self.batch, self.findings = batch, findings
+        self.batch, self.findings, self.ran = batch, findings, False
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
     def held(self) -> Held:
@@ -114,16 +116,22 @@ class _Probe:
         draws = torch.Generator().manual_seed(seed)
         x, target = _example(self.batch.x, draws), _example(self.batch.target, draws, labels=True)
         valid = None if training else torch.ones(_SIZE)
-        watch = Watch(self.findings, _forward.__code__)
+        own = [*self.step.parameters(), *self.step.buffers()]
+        known = [x, target, *own, *(() if valid is None else (valid,))]
+        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran)
+        self.ran = True
         torch.manual_seed(0)
-        with watch.over(self.step.model):
+        with watch.watching():
             out = _forward(self.step, x, target, valid)
         weights = [weight for weight in self.step.parameters() if weight.requires_grad and training]
         gradients: Sequence[Optional[Tensor]] = ()
         if weights and out.objective.requires_grad:
             gradients = torch.autograd.grad(out.objective, weights, retain_graph=True, allow_unused=True)
-        known = tuple(gradient for gradient in gradients if gradient is not None)
-        return _Run(watch.calls, (out.objective, out.output, *out.measures), known)
+        if training:
+            find_other_losses(out.objective, watch.losses, self.findings)
+        return _Run(
+            watch.calls, (out.objective, out.output, *out.measures), tuple(g for g in gradients if g is not None)
+        )
 
 
 def _forward(step: Step, x: Tensor, target: Tensor, valid: Optional[Tensor]) -> StepOutput:

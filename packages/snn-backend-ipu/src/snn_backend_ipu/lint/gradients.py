@@ -1,33 +1,42 @@
-"""Custom autograd functions, found where they leave a trace: in the graph of the gradient."""
+"""What the graph of the gradient tells: custom autograd functions, and losses that are no part of the objective."""
 
-from typing import Any, Iterator, List, Optional, Sequence, Set
+from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple
 
 from torch import Tensor
 
 from snn_backend_ipu.lint.rules import Findings
 from snn_core.lower.refusal import Place
 
-__all__ = ["find_custom_functions"]
+__all__ = ["find_custom_functions", "find_other_losses"]
 
 
 def find_custom_functions(results: Sequence[Tensor], findings: Findings) -> None:
     """Add each `torch.autograd.Function` that the results' gradient goes through, at its backward."""
-    for kind in _custom_functions(results):
-        findings.add("custom-autograd", _backward_of(kind), kind.__name__)
+    for node in _nodes_before(results):
+        kind = getattr(type(node), "_forward_cls", None)
+        if kind is not None:
+            findings.add("custom-autograd", _backward_of(kind), kind.__name__)
 
 
-def _custom_functions(results: Sequence[Tensor]) -> Iterator[Any]:
+def find_other_losses(
+    objective: Tensor, losses: Sequence[Tuple[str, Optional[Place], Tensor]], findings: Findings
+) -> None:
+    """Add each of torch's losses, by name, line and result, that the objective's gradient does not go through."""
+    nodes = set(_nodes_before([objective])) if losses else set()
+    for name, place, result in losses:
+        if result.grad_fn not in nodes:
+            findings.add("second-loss", place, name)
+
+
+def _nodes_before(results: Sequence[Tensor]) -> Iterator[Any]:
     seen: Set[Any] = set()
     ahead: List[Any] = [result.grad_fn for result in results if result.grad_fn is not None]
     while ahead:
         node = ahead.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        kind = getattr(type(node), "_forward_cls", None)
-        if kind is not None:
-            yield kind
-        ahead += [before for before, _ in node.next_functions if before is not None]
+        if node not in seen:
+            seen.add(node)
+            yield node
+            ahead += [before for before, _ in node.next_functions if before is not None]
 
 
 def _backward_of(kind: Any) -> Optional[Place]:

@@ -70,10 +70,15 @@ RULES: Dict[str, Rule] = {
         "for a spike use snn.surrogate.spike(u, surrogate); else value.detach() + slope.detach() * (u - u.detach())",
     ),
     "no-grad": Rule(
-        "{what} runs under torch.no_grad, which the device does not see: the gradient flows through all the same",
+        "{what} runs under torch.no_grad; that the device's compiler cuts the gradient there cannot be relied on",
         "use .detach() on what is to have no gradient",
+        "warning",
     ),
-    "data": Rule("{what} goes around the gradient, which the device does not see", "use .detach()"),
+    "data": Rule(
+        "{what} goes around the gradient; that the device's compiler does so too cannot be relied on",
+        "use .detach()",
+        "warning",
+    ),
     "backward-in-forward": Rule(
         "{what} asks for gradients while the model runs; the device makes the backward pass itself, and runs no hook",
         "make it a part of the loss or a term",
@@ -83,9 +88,16 @@ RULES: Dict[str, Rule] = {
         "use a loss of snn_core with class_weights, or weigh the losses of the samples yourself",
     ),
     "second-loss": Rule(
-        "{what} is a loss of torch, and the device adds every such one to what it minimises, metrics too",
-        "use a loss or a term of snn_core, or write it with plain arithmetic: (a - b).square().mean()",
+        "{what} is a loss of torch that is no part of the objective; the device takes every such one for a final loss, "
+        "and there can be one only",
+        "write the metric with plain arithmetic: (a - b).square().mean(); or make it a term",
     ),
+    "host-tensor": Rule(
+        "{what} takes a tensor that was made outside the step and is no parameter, buffer or input, so that it is not "
+        "on the device",
+        "self.register_buffer(name, tensor) in the module, or make it in forward: torch.arange(n, device=x.device)",
+    ),
+    "layer-setting": Rule("{what}", "use another setting, or another layer"),
     "max-pool-indices": Rule(
         "the device's max pool gives no indices", "pool without return_indices; to undo it use F.interpolate"
     ),

@@ -4,10 +4,10 @@ import contextlib
 import os
 import sys
 from types import CodeType
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,40 +40,49 @@ class Call(NamedTuple):
 
 
 class Watch:
-    """Sees one forward, from `with watch.over(model):` to its end, and adds what breaks a rule to `findings`.
+    """Sees one forward, from `with watch.watching():` to its end, and adds what breaks a rule to `findings`.
 
-    end: the code below which calls are the step's.   calls: the operations, in their order.
+    end: the code below which calls are the step's.   known: the tensors that the device has.   first: no call was
+    before.
+    calls: the operations, in their order.   losses: torch's own losses, by name, with their lines and results.
     """
 
-    def __init__(self, findings: Findings, end: CodeType) -> None:
-        self.findings, self.end = findings, end
+    def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
+        self.findings, self.end, self.first = findings, end, first
         self.calls: List[Call] = []
-        self.in_model = False
-        self.losses = 0
+        self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
         self.excused = 0
+        self._storages: Dict[int, Tensor] = {}
+        for tensor in known:
+            self.learn(tensor)
 
     @contextlib.contextmanager
-    def over(self, model: nn.Module) -> Iterator[None]:
-        """Watch what runs, and know when it is `model`."""
-        hooks = (
-            model.register_forward_pre_hook(lambda *_: self._enter_model(True)),
-            model.register_forward_hook(lambda *_: self._enter_model(False)),
-        )
-        try:
-            with _Functions(self), _Operations(self):
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def watching(self) -> Iterator[None]:
+        with _Functions(self), _Operations(self):
+            yield
 
-    def _enter_model(self, inside: bool) -> None:
-        self.in_model = inside
+    def learn(self, value: Any) -> None:
+        """Remember that the device has these tensors. They are kept, so that no other takes their place in memory."""
+        for tensor in _tensors(value):
+            self._storages.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+
+    def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
+        """The tensors that meet the device's own and are none, and whether the result is the device's."""
+        given = list(_tensors((args, kwargs)))
+        others = [t for t in given if t.numel() and t.untyped_storage().data_ptr() not in self._storages]
+        own = len(others) < len(given) or not given
+        return (others if own else []), own
 
     def place(self) -> Optional[Place]:
         return place_of_caller(self.end, SKIPPED)
 
     def report(self, rule: str, what: str = "") -> None:
         self.findings.add(rule, self.place(), what)
+
+    def report_foreign(self, name: str) -> None:
+        # on the device there is no second call, to which a tensor of the first could be handed over
+        if self.first:
+            self.report("host-tensor", name)
 
     def excuse(self, func: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
         """Call a function whose reading of values has been dealt with."""
@@ -107,13 +116,25 @@ class _Functions(TorchFunctionMode):
             rule, what = ASKING[name]
             self.watch.report(rule, what)
             return self.watch.excuse(func, args, kwargs)
-        if name.endswith("_loss") or name in LOSSES:
-            self._loss(name)
         if name == "repeat_interleave" and isinstance(kwargs.get("repeats", args[:2][-1] if args else None), Tensor):
             self.watch.report("value-shape", "repeat_interleave with a tensor of repeats")
         if name == "one_hot" and (len(args) > 1 or "num_classes" in kwargs):
             return self.watch.excuse(func, args, kwargs)  # torch checks the range on the host alone
-        return func(*args, **kwargs)
+        return self._call(func, name, args, kwargs)
+
+    def _call(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        moved = name == "to" and any(
+            isinstance(value, (torch.device, Tensor)) for value in (*args[1:], *kwargs.values())
+        )
+        foreign, _ = self.watch.foreign(args, kwargs)
+        result = func(*args, **kwargs)
+        if not moved and isinstance(result, Tensor) and any(not t.ndim for t in foreign):
+            self.watch.report_foreign(name)  # the other mode cannot tell it from a number of Python
+        if (name.endswith("_loss") or name in LOSSES) and isinstance(result, Tensor):
+            self.watch.losses.append((name, self.watch.place(), result))
+        if moved:
+            self.watch.learn(result)
+        return result
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func == _DEVICE and args[0].device.type == "cpu":
@@ -127,11 +148,6 @@ class _Functions(TorchFunctionMode):
         if any(t.requires_grad for t in tensors) and not _in_custom_function():
             self.watch.report("no-grad", name)
 
-    def _loss(self, name: str) -> None:
-        self.watch.losses += 0 if self.watch.in_model else 1
-        if self.watch.in_model or self.watch.losses > 1:
-            self.watch.report("second-loss", name)
-
 
 class _Operations(TorchDispatchMode):
     """Sees what torch performs, however it was asked for."""
@@ -143,9 +159,14 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = str(func).split(".")[1]
+        foreign, own = self.watch.foreign(args, kwargs)
+        if any(t.ndim for t in foreign):
+            self.watch.report_foreign(name)
         self._judge(name, args, kwargs)
         result = func(*args, **kwargs)
         tensors = list(_tensors(result))
+        if own or name == "lift_fresh":
+            self.watch.learn(tensors)
         wide = next((t for t in tensors if t.dtype in _CONVERTS and t.ndim), None)
         if wide is not None and not self.watch.findings.has("float64"):
             self.watch.report("float64", _CONVERTS[wide.dtype])
