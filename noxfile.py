@@ -83,7 +83,7 @@ def hardware(session: nox.Session) -> None:
     backend, *rest = session.posargs
     python = Path(rest[0]).expanduser().absolute() if rest else ROOT / ".venv" / BIN / "python"
     if rest:
-        ask = "import platform; from importlib.metadata import version; print(version('torch'), platform.python_version())"
+        ask = "import platform as p; from importlib.metadata import version as v; print(v('torch'), p.python_version())"
         torch, version = session.run(str(python), "-c", ask, silent=True, external=True).split()
         # The installed torch is named, so that pip keeps it: it is the device's.
         install = (str(python), "-m", "pip", "install", "--quiet", f"torch=={torch}")
