@@ -277,6 +277,11 @@ class Double(Net):
         return (x.double() / 3).float()  # <- double
 
 
+class Complex(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x, dim=0).abs().mean() + x  # <- complex
+
+
 class FromNumpy(Net):
     def body(self, x: Tensor) -> Tensor:
         scale = torch.tensor(np.ones(3))  # <- from numpy
@@ -362,14 +367,18 @@ VIOLATIONS: Dict[str, Any] = {
     "repeats": ("value-shape", Repeats),
     "pool": ("max-pool-indices", Pool),
     "pool module": ("max-pool-indices", PoolModule),
-    "double": ("float64", Double),
-    "from numpy": ("float64", FromNumpy),
+    "complex": ("complex", Complex),
     "random": ("host-random", HostRandom),
     "random bits": ("host-random", HostRandomBits),
     "numpy random": ("host-random", NumpyRandom),
     "numpy choice": ("host-random", NumpyRandomChoice),
 }
-WARNINGS: Dict[str, Any] = {"cumsum": ("cumsum", Cumsum), "generator": ("own-generator", OwnGenerator)}
+WARNINGS: Dict[str, Any] = {
+    "double": ("float64", Double),
+    "from numpy": ("float64", FromNumpy),
+    "cumsum": ("cumsum", Cumsum),
+    "generator": ("own-generator", OwnGenerator),
+}
 CLEAN = [
     FloatOfNumber, IndexSelect, LoopOverShape, MaskedFill, NoItem, NumberOfPython, OneHot, PoolAlone, Same,
     ShapeAssertion, SliceByNumber, SumInLoop, ToOwnDevice, TorchRandom, Where,

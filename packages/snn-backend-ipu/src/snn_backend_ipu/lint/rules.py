@@ -101,7 +101,10 @@ RULES: Dict[str, Rule] = {
     "max-pool-indices": Rule(
         "the device's max pool gives no indices", "pool without return_indices; to undo it use F.interpolate"
     ),
-    "float64": Rule("{what} has 64 bits a number, which the device does not know", "use torch.float32"),
+    "float64": Rule(
+        "{what} is made in the step; the device computes with 32 bits in its place", "use torch.float32", "warning"
+    ),
+    "complex": Rule("{what} is made in the step, and the device has no complex numbers", "keep both parts as tensors"),
     "cumsum": Rule(
         "cumsum becomes a convolution on the device: its cost grows with the square of the length",
         "for a long axis add up in the time loop",

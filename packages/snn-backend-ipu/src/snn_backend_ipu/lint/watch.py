@@ -24,11 +24,6 @@ _HERE = torch.device("cpu", 0)
 # `.to(x.device)` is right and `.to("cpu")` is not: what a tensor gives as its device can be told from what one writes
 _DEVICE = torch.Tensor.device.__get__
 _DATA = (torch.Tensor.data.__get__, torch.Tensor.data.__set__)  # type: ignore[attr-defined]
-_CONVERTS = {
-    torch.float64: "a tensor of float64",
-    torch.complex64: "a complex tensor",
-    torch.complex128: "a complex one",
-}
 
 
 class Call(NamedTuple):
@@ -167,9 +162,10 @@ class _Operations(TorchDispatchMode):
         tensors = list(_tensors(result))
         if own or name == "lift_fresh":
             self.watch.learn(tensors)
-        wide = next((t for t in tensors if t.dtype in _CONVERTS and t.ndim), None)
-        if wide is not None and not self.watch.findings.has("float64"):
-            self.watch.report("float64", _CONVERTS[wide.dtype])
+        for t in tensors:
+            rule = "complex" if t.dtype.is_complex else "float64" if t.dtype == torch.float64 and t.ndim else None
+            if rule is not None and not self.watch.findings.has(rule):  # once: what comes of it is of that type too
+                self.watch.report(rule, f"a tensor of {str(t.dtype).replace('torch.', '')}")
         results = tuple((tuple(t.shape), str(t.dtype)) for t in tensors)
         self.watch.calls.append(Call(str(func), results, self.watch.place()))
         return result
