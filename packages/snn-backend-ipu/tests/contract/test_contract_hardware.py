@@ -35,7 +35,10 @@ def test_the_checks_fail_where_poptorch_cannot_be_imported(tmp_path):
     assert "libpoplar.so: no such file. Enable Graphcore's SDK" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_ordinary_command_collects_none_of_them():
+    done = ran(collect="test_*.py")
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
     names = {path.name for path in (TESTS / "hardware").glob("*.py")} - {"conftest.py"}
     assert len(names) >= 3
     assert all(name.startswith("check_") for name in names)

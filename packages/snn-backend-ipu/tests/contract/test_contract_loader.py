@@ -39,9 +39,10 @@ def test_the_short_batch_can_be_kept_and_the_executor_refuses_it(poptorch):
 @pytest.mark.parametrize("mode", ["Async", "AsyncRebatched"])
 def test_a_batch_kept_without_a_clone_is_written_over(poptorch, mode):
     loader = poptorch.DataLoader(poptorch.Options(), DATA, batch_size=2, mode=getattr(poptorch.DataLoaderMode, mode))
-    kept = [x for x, _ in loader]
-    assert torch.isnan(kept[0]).all()
-    assert not torch.isnan(kept[-1]).any()
+    kept = list(loader)
+    assert torch.isnan(kept[0][0]).all()
+    assert (kept[0][1] == torch.iinfo(torch.int64).max).all()
+    assert not torch.isnan(kept[-1][0]).any()
 
 
 def test_a_batch_of_the_synchronous_loader_is_the_callers_own(poptorch):

@@ -268,10 +268,15 @@ def test_random_numbers_differ_from_call_to_call_and_repeat_with_the_state(popto
 
 def test_the_hosts_random_numbers_are_not_touched_by_a_run(poptorch):
     executor = poptorch.inferenceModel(Function(lambda self, x: torch.rand_like(x)))
-    executor.compile(X)
     before = torch.get_rng_state()
     executor(X)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_forward_writes_into_an_input_stays_on_the_device(poptorch):
+    x = X.clone()
+    assert torch.equal(infer(poptorch, lambda self, x: x.mul_(2), x), 2 * X)
+    assert torch.equal(x, X)
 
 
 def test_half_precision_rounds_each_operation_and_keeps_the_type(poptorch):

@@ -12,7 +12,7 @@ STAGES = ("move", "trace", "compile", "attach", "execute", "save", "load")
 
 _machine = {"ipus": 0, "version": 2}
 _faults = []
-# Every forward that was traced, so that a test can count them.
+# The class of each model that was traced, so that a test can count them.
 traces = []
 
 

@@ -181,7 +181,8 @@ class AsynchronousDataAccessor:
         # the batch handed out last is given back now, and the worker writes into it
         if self._ring:
             for old in tensors_of(self._ring[-1]):
-                old.fill_(float("nan") if old.is_floating_point() else 1)
+                number = old.dtype is not torch.bool
+                old.fill_(float("nan") if old.is_floating_point() else torch.iinfo(old.dtype).max if number else True)
         self._ring.append(batch)
         return batch
 

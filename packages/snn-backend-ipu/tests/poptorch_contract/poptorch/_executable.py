@@ -52,7 +52,9 @@ class Executable:
         """Run every micro-batch and return the outputs. inputs: dim 0 by iteration, step, replica."""
         iterations, accumulation, replicas = self.counts()
         count = iterations * accumulation * replicas
-        pieces = [[tensor] if count == 1 else tensor.chunk(count) for tensor in map(demoted, inputs)]
+        # copies: what forward writes into an input stays on the device
+        inputs = [demoted(tensor).clone() for tensor in inputs]
+        pieces = [[tensor] if count == 1 else tensor.chunk(count) for tensor in inputs]
         started = time.perf_counter()
         outputs = []
         with torch.random.fork_rng(devices=[]):

@@ -2,6 +2,8 @@
 
 import warnings
 
+import torch
+
 from . import _contract, _wrapping
 from ._device_tensor import IpuTensor, Recorder, demoted, storage
 from ._errors import Error, compiler_error
@@ -30,12 +32,13 @@ def traced(model, bound, options, optimizer):
         moved = move(recorder, cpu_params, cpu_buffers, names)
         cpu_aliases = len(cpu_params) + len(cpu_buffers) - len(moved)
         groups = groups_of(optimizer, names)
-        bound.arguments = inputs = mapped(dict(bound.arguments), recorder.leaf)
+        bound.arguments = inputs = mapped(dict(bound.arguments), lambda tensor: recorder.leaf(tensor.clone()))
         buffers = owned(model, "_buffers")
         before = [None if value is None else value._value.clone() for _, _, value in buffers]
         Block._stages_manager = manager
-        _contract.traces.append(model)
-        with recorder.tracing():
+        _contract.traces.append(type(model).__name__)
+        # the device has random numbers of its own
+        with torch.random.fork_rng(devices=[]), recorder.tracing():
             _contract.reach("trace")
             result = model(*bound.args, **bound.kwargs)
             check_returned(result)
