@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not USED:
+    if not (USED or SHOWN):
         return
     poptorch = real_poptorch()
     terminalreporter.section("what this showed")
