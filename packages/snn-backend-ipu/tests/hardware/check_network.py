@@ -111,8 +111,7 @@ def test_the_executable_cache_saves_compiling(poptorch: Any, show: Show, tmp_pat
         program.export(tmp_path / str(turn))
         seconds.append(time.perf_counter() - start)
         program.close()
-    show(
-        f"{'offline' if offline else 'on an IPU'}: {seconds[0]:.1f} s to compile and write, {seconds[1]:.1f} s from the cache"
-    )
+    where = "offline" if offline else "on an IPU"
+    show(f"{where}: {seconds[0]:.1f} s to compile and write, {seconds[1]:.1f} s from the cache")
     assert list((tmp_path / "cache").iterdir())
     assert seconds[1] < seconds[0]
