@@ -63,6 +63,23 @@ def test_a_stage_of_an_unknown_module_is_refused_with_the_known_ones() -> None:
         fit(backend(stages={"0": 0, "fc2": 1}), dense(12).training(accumulation=3))
 
 
+def nested() -> nn.Module:
+    inner = snn.Sequential(nn.Linear(6, 7), snn.LIF())
+    return snn.Sequential(inner, snn.Recurrent(snn.LIF(), nn.Linear(7, 7)), nn.Linear(7, 3), snn.LIF())
+
+
+@pytest.mark.parametrize("name", ["0", "1.neuron"])
+def test_a_stage_at_a_module_that_never_runs_as_one_is_refused_with_those_that_do(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"never runs as a module.*name a layer that runs: 0\.0, 0\.1, 1, 1\.connection"
+    ):
+        fit(backend(stages={name: 0}), dense(12, model=nested))
+
+
+def test_stages_may_begin_inside_a_container() -> None:
+    agree(backend(stages={"0.0": 0, "2": 1}), dense(24, model=nested).training(accumulation=3))
+
+
 @pytest.mark.parametrize("samples", [1, 9, 23, 24, 25])
 def test_evaluating_several_batches_in_a_call_counts_every_sample_once(samples: int) -> None:
     trial = dense(samples, terms=(Activity(), Drive())).on(backend())

@@ -1,6 +1,6 @@
 """What poptorch compiles: a step on batch-first inputs that returns its numbers as one tensor."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import Collection, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from snn_core.errors import ConfigError
 from snn_core.specs import BatchSpec
 from snn_core.step import Step, StepOutput
 
-__all__ = ["EvaluationModule", "TrainingModule", "begin_stages", "freeze_parameters"]
+__all__ = ["EvaluationModule", "TrainingModule", "begin_stages", "freeze_parameters", "require_stages"]
 
 
 class _Module(nn.Module):
@@ -88,13 +88,25 @@ def freeze_parameters(model: nn.Module) -> None:
                 module.register_buffer(name, parameter.data)
 
 
+def require_stages(model: nn.Module, stages: Dict[str, int], called: Collection[str]) -> None:
+    """Raise ConfigError for the name of a stage that no module has, or one that never runs as a module."""
+    names = [name for name, _ in model.named_modules() if name]
+    for stage in stages:
+        if stage not in names:
+            raise ConfigError(
+                f"stages names the module {stage!r}, which the model does not have; it has {', '.join(names)}"
+            )
+        if stage not in called:
+            # containers hand their children's inputs on themselves, and a neuron inside Recurrent is no call
+            running = [name for name in names if name in called]
+            raise ConfigError(
+                f"stages names the module {stage!r}, which never runs as a module, so that no stage would begin there; "
+                f"name a layer that runs: {', '.join(running)}"
+            )
+
+
 def begin_stages(model: nn.Module, stages: Dict[str, int]) -> None:
-    """Begin a block at each module of `stages`, by its name. Raises ConfigError for a name that is not there."""
+    """Begin a block at each module of `stages`, by its name."""
     modules = dict(model.named_modules())
     for name, ipu in stages.items():
-        if name not in modules:
-            raise ConfigError(
-                f"stages names the module {name!r}, which the model does not have; it has "
-                f"{', '.join(list(modules)[1:])}"
-            )
         call("BeginBlock", layer_to_call=modules[name], user_id=name, ipu_id=ipu)

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections import Counter
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, FrozenSet, NamedTuple, Optional, Set
 
 import torch
 from torch import Tensor
@@ -16,22 +16,26 @@ from snn_core.step import Step
 __all__ = ["Nodes", "count_nodes"]
 
 # what makes no operation on the device
-_FREE = ("prim::", "aten::detach")
+_FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
 
 
 class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
-    first.   classified: whether the loss counts right answers.
+    first.   classified: whether the loss counts right answers.   called: names of the model's modules that ran.
     """
 
     total: int
     kinds: Dict[str, int]
     classified: bool
+    called: FrozenSet[str]
 
 
 def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     """Trace a copy of the step on the CPU, on zeros, as poptorch runs it: once, for its shapes."""
     module = TrainingModule(copy.deepcopy(step).cpu().float().train(), batch, marked=False)
+    called: Set[str] = set()
+    for name, inner in module.step.model.named_modules():
+        inner.register_forward_pre_hook(lambda *_, name=name: called.add(name))
     inputs = [_zeros(batch.x, batch.size), _zeros(batch.target, batch.size)]
     controls = _control_rows(step, batch.size)
     if controls is not None:
@@ -42,7 +46,7 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
         traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
     kinds = Counter(node.kind() for node in traced.inlined_graph.nodes())
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
-    return Nodes(sum(kept.values()), kept, module.classified)
+    return Nodes(sum(kept.values()), kept, module.classified, frozenset(called))
 
 
 def _control_rows(step: Step, size: int) -> Optional[Tensor]:

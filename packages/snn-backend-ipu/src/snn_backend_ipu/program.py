@@ -12,7 +12,7 @@ from snn_backend_ipu import optimizers
 from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
-from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters
+from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters, require_stages
 from snn_backend_ipu.nodes import Nodes, count_nodes
 from snn_backend_ipu.optimizers import has_accumulated, saved_rate
 from snn_backend_ipu.options import IpuOptions
@@ -48,6 +48,7 @@ class IpuProgram(Program):
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
+        require_stages(self._pristine.model, dict(options.stages), self.nodes.called)
         _log.info("the training graph has %d nodes: %s", self.nodes.total, _most(self.nodes.kinds))
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
