@@ -124,7 +124,9 @@ class SConv2dLSTM(_SpikingLSTM):
         count = super().check_input(x, steps)
         axes = "T, B" if steps is None else "B"
         rank = 5 if steps is None else 4
-        self._require(x.ndim == rank and static_shape(x)[-3] == self.in_channels, x, f"[{axes}, {self.in_channels}, H, W]")
+        self._require(
+            x.ndim == rank and static_shape(x)[-3] == self.in_channels, x, f"[{axes}, {self.in_channels}, H, W]"
+        )
         return count
 
     def hidden(self, x: Tensor) -> Tuple[int, ...]:
