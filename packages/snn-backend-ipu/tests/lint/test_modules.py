@@ -1,5 +1,6 @@
 """What a model keeps, how its gradient is made, and which losses it holds: found at the line, and not beside it."""
 
+import logging
 import random
 from collections import deque
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, List, Optional
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -142,6 +144,17 @@ class MovedTensor(Net):
 class MadeInside(Net):
     def body(self, x: Tensor) -> Tensor:
         return x * torch.tensor([0.5, 1.0, 2.0]) + torch.zeros(3) - torch.arange(3) * torch.tensor(0.5)
+
+
+class Constants(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.log = np.arange(3.0), logging.getLogger("lint")
+        self.places = {"a": [1, 2], "b": (0.5, None)}
+
+    def body(self, x: Tensor) -> Tensor:
+        self.log.debug("a step")
+        return x * float(self.table[1]) * self.places["b"][0]
 
 
 class GrowingList(Net):
@@ -437,8 +450,8 @@ WARNINGS: Dict[str, Any] = {
     "cached": ("module-write", CachedAtFirst),
 }
 CLEAN = [
-    Arithmetic, CachedElsewhere, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside, MadeInside,
-    MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
+    Arithmetic, CachedElsewhere, Constants, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside,
+    MadeInside, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
 ]  # fmt: skip
 
 
@@ -599,6 +612,42 @@ def test_shapes_that_do_not_fit_are_told_in_cores_words_with_the_users_line() ->
     (found,) = found_in(Buggy())
     assert (found.rule, found.line) == ("refused", line_of("bug"))
     assert "the model cannot take a batch" in found.message
+
+
+class Unwatchable(Net):
+    def body(self, x: Tensor) -> Tensor:
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise RuntimeError("not under a mode")
+        return x
+
+
+def test_a_step_that_runs_and_cannot_be_watched_is_a_warning_that_says_so() -> None:
+    (found,) = found_in(Unwatchable())
+    assert (found.rule, found.severity) == ("not-watched", "warning")
+    assert "not under a mode" in found.message
+
+
+class FailsInTraining(Net):
+    def body(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("no training")  # <- fails in training
+        return x
+
+
+def test_a_bug_that_shows_in_training_alone_is_told_as_a_bug() -> None:
+    (found,) = found_in(FailsInTraining())
+    assert (found.rule, found.line) == ("forward-fails", line_of("fails in training"))
+
+
+class Sparse(Net):
+    def body(self, x: Tensor) -> Tensor:
+        places = torch.tensor([[0, 1, 2], [0, 1, 2]])
+        eye = torch.sparse_coo_tensor(places, torch.ones(3), (3, 3), check_invariants=False)
+        return torch.sparse.mm(eye, x.flatten(0, 1).t()).t().unflatten(0, x.shape[:2])
+
+
+def test_a_sparse_tensor_is_no_reason_to_fail() -> None:
+    assert [finding.rule for finding in found_in(Sparse()) if finding.rule in ("not-watched", "forward-fails")] == []
 
 
 class Returning(Net):

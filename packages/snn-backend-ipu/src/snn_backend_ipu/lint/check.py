@@ -1,5 +1,6 @@
 """The check: run the composed step a few times on made-up batches, and hold the runs against the rules."""
 
+import contextlib
 import copy
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -13,6 +14,7 @@ from snn_backend_ipu.lint.layers import check_layers
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
 from snn_backend_ipu.lint.watch import Call, Watch
+from snn_core._entry_points import describe
 from snn_core.backend import Finding
 from snn_core.linting import failure
 from snn_core.losses import WeightedSum
@@ -45,9 +47,13 @@ def check(
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
         probe = _Probe(step, batch, findings)
         failed = _exception_of(lambda: _check_runs(probe, findings, int(getattr(options, "replicas", 1))))
-    error = failed if refused is None else refused
-    # a move to a device that is not here fails on the host, and is told as the move that it is
-    return findings.all() + ([failure(error)] if error is not None and not findings.has("host-move") else [])
+        if failed is not None and refused is None:
+            refused = _exception_of(lambda: probe.run(1, watched=False))
+    if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
+        return [*findings.all(), failure(refused)]
+    if refused is None and failed is not None:
+        findings.add("not-watched", None, describe(failed))
+    return findings.all()
 
 
 def _exception_of(call: Callable[[], object]) -> Optional[Exception]:
@@ -110,7 +116,7 @@ class _Probe:
     def held(self) -> Held:
         return Held(self.modules)
 
-    def run(self, seed: int, training: bool = True) -> _Run:
+    def run(self, seed: int, training: bool = True, watched: bool = True) -> _Run:
         """Forward on the batch of that seed, with the same random numbers for every batch."""
         self.step.train(training)
         draws = torch.Generator().manual_seed(seed)
@@ -121,7 +127,7 @@ class _Probe:
         watch = Watch(self.findings, _forward.__code__, known, first=not self.ran)
         self.ran = True
         torch.manual_seed(0)
-        with watch.watching():
+        with watch.watching() if watched else contextlib.nullcontext():
             out = _forward(self.step, x, target, valid)
         weights = [weight for weight in self.step.parameters() if weight.requires_grad and training]
         gradients: Sequence[Optional[Tensor]] = ()

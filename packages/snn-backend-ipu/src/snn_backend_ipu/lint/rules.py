@@ -124,6 +124,11 @@ RULES: Dict[str, Rule] = {
         "found; the device repeats what the first call did",
         "let the model's result depend on its input and its weights alone",
     ),
+    "not-watched": Rule(
+        "the step runs and could not be watched, so that rules may be broken of which nothing is said here: {what}",
+        "look at that place yourself, or tell the authors of snn-backend-ipu",
+        "warning",
+    ),
     "short-batch": Rule(
         "{what}",
         "choose factors whose product divides the number of samples, or leave it: each epoch leaves out others",

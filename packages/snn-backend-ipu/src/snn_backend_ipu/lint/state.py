@@ -2,13 +2,19 @@
 
 import ast
 import inspect
+import os
+import sys
 import textwrap
+from collections import deque
+from itertools import islice
 from types import FunctionType
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from snn_backend_ipu.lint.watch import SKIPPED
 from snn_core.lower.refusal import Place
 
 __all__ = ["Change", "Held"]
@@ -16,6 +22,7 @@ __all__ = ["Change", "Held"]
 _OWN = frozenset(vars(nn.Module()))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _DEPTH, _ITEMS = 4, 1000
+_PYTHON = os.path.dirname(os.__file__) + os.sep
 _CHANGES = ("append", "appendleft", "extend", "insert", "add", "update", "setdefault", "pop", "popleft", "clear")
 _REGISTERS = ("register_buffer", "register_parameter")
 
@@ -63,9 +70,12 @@ class Held:
         if isinstance(value, _PLAIN):
             return repr(value)
         if depth and isinstance(value, dict):
-            return ("dict", [(repr(k), self._mark(v, depth - 1)) for k, v in list(value.items())[:_ITEMS]], len(value))
-        if depth and hasattr(value, "__len__") and hasattr(value, "__iter__") and not isinstance(value, nn.Module):
-            return (type(value), [self._mark(v, depth - 1) for v in list(value)[:_ITEMS]], len(value))
+            items = islice(value.items(), _ITEMS)
+            return ("dict", [(repr(key), self._mark(item, depth - 1)) for key, item in items], len(value))
+        if depth and isinstance(value, (list, tuple, set, frozenset, deque)):
+            return (type(value), [self._mark(v, depth - 1) for v in islice(value, _ITEMS)], len(value))
+        if isinstance(value, np.ndarray):
+            return ("array", id(value), hash(value.tobytes()))
         if depth and hasattr(value, "__dict__") and _is_the_users(value):
             return ("object", id(value), self._mark(vars(value), depth - 1))
         return ("object", id(value))
@@ -82,8 +92,11 @@ def _contents(module: nn.Module) -> Iterator[Tuple[str, str, Any]]:
 
 
 def _is_the_users(value: Any) -> bool:
-    home = type(value).__module__.partition(".")[0]
-    return not isinstance(value, (type, FunctionType, nn.Module)) and home not in ("torch", "snn_core", "snn_metrics")
+    """Whether the value's class is written in a file that is neither Python's own, nor torch's, nor core's."""
+    file = getattr(sys.modules.get(type(value).__module__), "__file__", None)
+    if file is None or isinstance(value, (type, nn.Module)) or file.startswith(SKIPPED):
+        return False
+    return "site-packages" in file or not file.startswith(_PYTHON)
 
 
 def _rule(kind: str, module: nn.Module, name: str, before: Any, after: Any) -> Optional[str]:

@@ -47,7 +47,7 @@ class Watch:
         self.calls: List[Call] = []
         self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
         self.excused = 0
-        self._storages: Dict[int, Tensor] = {}
+        self._storages: Dict[int, Tensor] = {0: torch.empty(0)}
         for tensor in known:
             self.learn(tensor)
 
@@ -59,12 +59,12 @@ class Watch:
     def learn(self, value: Any) -> None:
         """Remember that the device has these tensors. They are kept, so that no other takes their place in memory."""
         for tensor in _tensors(value):
-            self._storages.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+            self._storages.setdefault(_storage(tensor), tensor)
 
     def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
         """The tensors that meet the device's own and are none, and whether the result is the device's."""
         given = list(_tensors((args, kwargs)))
-        others = [t for t in given if t.numel() and t.untyped_storage().data_ptr() not in self._storages]
+        others = [t for t in given if t.layout == torch.strided and _storage(t) not in self._storages]
         own = len(others) < len(given) or not given
         return (others if own else []), own
 
@@ -212,6 +212,11 @@ def _in_custom_function() -> bool:
             break
         frame = frame.f_back
     return False
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where the numbers are; views are where their base is. 0 for no numbers, and for a sparse tensor."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
