@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import snn_core as snn
+from snn_backend_ipu import IpuBackend, IpuOptions
 from snn_backend_ipu.lint import check
 
 SOURCE = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -467,6 +468,18 @@ def test_a_violation_is_found_in_its_file_at_its_line(marker: str) -> None:
 @pytest.mark.parametrize("model", CLEAN)
 def test_what_looks_alike_and_is_right_has_no_finding(model: Any) -> None:
     assert [str(finding) for finding in found_in(model())] == []
+
+
+# the fake moves no tensor of the host, which poptorch's manual has
+@pytest.mark.parametrize("model", [model for model in CLEAN if model is not MovedTensor])
+def test_what_has_no_finding_trains_on_the_contract_fake(model: Any) -> None:
+    data = [(torch.rand(5, 4), torch.tensor(label)) for label in (0, 1, 2, 0, 1, 2, 0, 1)]
+    step = snn.Step(model(), snn.CountCrossEntropy())
+    backend = IpuBackend(IpuOptions(ipu_model=True))
+    with backend.compile(step, snn.SGD(lr=0.1), SPEC, snn.TrainSpec()) as program:
+        losses = [float(program.train_step(batch).loss) for batch in program.loader(data, range(8), training=True)]
+    assert len(losses) == 1
+    assert losses[0] > 0
 
 
 def test_a_custom_function_inside_a_users_neuron_is_found() -> None:

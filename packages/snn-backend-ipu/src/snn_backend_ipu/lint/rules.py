@@ -154,7 +154,6 @@ _READS = {
         "__int__": "int()",
         "__complex__": "complex()",
         "__format__": "a text made of a tensor",
-        "__repr__": "a text made of a tensor",
     },
     "constant-index": {"__index__": "an expression"},
     "backward-in-forward": {

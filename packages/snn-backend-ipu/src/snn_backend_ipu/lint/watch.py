@@ -37,9 +37,9 @@ class Call(NamedTuple):
 class Watch:
     """Sees one forward, from `with watch.watching():` to its end, and adds what breaks a rule to `findings`.
 
-    end: the code below which calls are the step's.   known: the tensors that the device has.   first: no call was
-    before.
-    calls: the operations, in their order.   losses: torch's own losses, by name, with their lines and results.
+    end: the code below which calls are the step's.   known: the tensors that the device has.
+    first: whether this is the first call of all.   calls: the operations, in their order.
+    losses: torch's own losses, by name, with their lines and results.
     """
 
     def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
