@@ -129,9 +129,8 @@ def test_a_recoverable_failure_is_saved_and_resumed_with_the_weights_of_an_undis
         trainer(broken, tmp_path / "runs").fit(MOMENTUM.samples(), epochs=2)
     assert caught.value.recoverable
     assert "can recover (PARTITION_RESET): link lost; reset the partition" in str(caught.value)
-    assert "after step 4 (epoch 2 of 2); the state of that step is saved; go on with fit(..., resume=" in str(
-        caught.value
-    )
+    assert "after step 4 (epoch 2 of 2); the model holds the weights of that step" in str(caught.value)
+    assert "the state is saved; go on with fit(..., resume=" in str(caught.value)
     (run,) = (tmp_path / "runs").iterdir()
     trainer(resumed, tmp_path / "runs").fit(MOMENTUM.samples(), epochs=2, resume=run)
     want, got = weights_of(whole), weights_of(resumed)

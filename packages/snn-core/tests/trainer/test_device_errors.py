@@ -59,7 +59,11 @@ def test_what_the_device_still_gives_away_is_saved_and_the_run_goes_on(
     error = failure(trainer, samples, Failing)
     assert error.recoverable
     assert error.action == "reset it"
-    assert "the link is down; it happened after step 2 (epoch 1 of 1); the state of that step is saved" in str(error)
+    assert (
+        "the link is down; it happened after step 2 (epoch 1 of 1); the model holds the weights of that step; "
+        in str(error)
+    )
+    assert "the state is saved; go on with fit(..., resume=" in str(error)
     assert saved_step(tmp_path / "runs") == 2
     (run,) = (tmp_path / "runs").iterdir()
     resumed, whole = network(), network()
@@ -90,7 +94,10 @@ def test_an_error_that_nothing_recovers_promises_no_way_on(
     assert "resume" not in str(error)
 
 
-def test_without_a_folder_the_error_says_that_nothing_was_saved(
-    trainer: Callable[..., Any], samples: Callable[..., Any]
+def test_without_a_folder_the_model_gets_the_weights_and_the_error_says_that_nothing_was_saved(
+    trainer: Callable[..., Any], samples: Callable[..., Any], network: Callable[..., Any]
 ) -> None:
-    assert "folder=None saved nothing" in str(failure(trainer, samples, Failing, folder=None))
+    model, start = network(), network()
+    error = failure(trainer, samples, Failing, folder=None, model=model)
+    assert "the model holds the weights of that step; folder=None saved nothing" in str(error)
+    assert not all((a == b).all() for a, b in zip(model.state_dict().values(), start.state_dict().values()))

@@ -270,16 +270,19 @@ def _interruption(run: Run, interrupts: Interrupts) -> TrainingInterrupted:
 def _failure(run: Run, error: DeviceError) -> DeviceError:
     """The device's error, with what was saved and how to go on; what the device still gives away is saved first."""
     where = f"{error}; it happened after step {run.step} (epoch {run.epoch} of {run.plan.epochs})"
-    if run.folder is None:
-        return DeviceError(f"{where}; folder=None saved nothing to resume", recoverable=False, action=error.action)
     try:
+        run.sync()
         run.hooks.hook.snn_checkpoint(run=run)
-        saved = "the state of that step is saved"
+        given = True
     except SnnError:  # the device keeps its weights: what was saved before is what there is
-        saved = "the device did not give its weights back, and the checkpoint before that stands"
-    then = f"; go on with {_ways_on(run.folder)}"
-    text = f"{where}; {saved}{then if error.recoverable else ''}"
-    return DeviceError(text, recoverable=error.recoverable, action=error.action)
+        given = False
+    held = "the model holds the weights of that step" if given else "the device did not give its weights back"
+    if run.folder is None:
+        text = f"{where}; {held}; folder=None saved nothing to resume"
+        return DeviceError(text, recoverable=False, action=error.action)
+    saved = "the state is saved" if given else "the checkpoint before that stands"
+    then = f"; go on with {_ways_on(run.folder)}" if error.recoverable else ""
+    return DeviceError(f"{where}; {held}; {saved}{then}", recoverable=error.recoverable, action=error.action)
 
 
 def _ways_on(folder: Path) -> str:
