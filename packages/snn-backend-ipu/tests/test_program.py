@@ -194,6 +194,18 @@ def test_each_process_of_poprun_trains_on_its_own_part(monkeypatch: pytest.Monke
     assert seen == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
 
 
+def test_running_statistics_stay_wide_under_half_precision() -> None:
+    trial = images(8, dtype="float32").training(precision="fp16")
+    with compiled(backend(), trial) as program:
+        assert isinstance(program, IpuProgram)
+        tree = dict(program._training.model.named_modules())["1"]
+        assert (tree.weight.dtype, tree.running_mean.dtype) == (torch.float16, torch.float32)
+        train(program, trial.samples())
+        moved = program.state_dict()["model"]["1.running_mean"]
+    full = fit(backend(), trial.training(precision="fp32")).weights["1.running_mean"]
+    torch.testing.assert_close(moved, full, rtol=1e-2, atol=1e-2)
+
+
 def test_half_precision_gives_back_the_digits_of_what_did_not_move() -> None:
     trial = dense(8, dtype="float32", optimizer=SGD(lr=0.0)).training(precision="fp16")
     got = fit(backend(), trial)

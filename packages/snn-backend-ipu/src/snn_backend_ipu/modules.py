@@ -10,7 +10,7 @@ from snn_core.errors import ConfigError
 from snn_core.specs import BatchSpec
 from snn_core.step import Step, StepOutput
 
-__all__ = ["EvaluationModule", "TrainingModule", "begin_stages", "freeze_parameters", "require_stages"]
+__all__ = ["EvaluationModule", "TrainingModule", "begin_stages", "freeze_parameters", "halve", "require_stages"]
 
 
 class _Module(nn.Module):
@@ -74,6 +74,17 @@ def numbers(out: StepOutput) -> Tensor:
     correct = torch.zeros_like(out.loss) if out.correct is None else out.correct
     values: List[Tensor] = [out.objective, out.loss, out.weight, out.samples, correct, *out.measures, *out.penalties]
     return torch.stack([value.detach().float() for value in values]).unsqueeze(0)
+
+
+def halve(model: nn.Module) -> None:
+    """Make the weights float16. Neurons keep their own numbers in float32, and so do running statistics here: an update
+    of a hundredth is lost in float16.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats]
+    kept = [(norm.running_mean, norm.running_var) for norm in norms]
+    model.half()
+    for norm, (mean, variance) in zip(norms, kept):
+        norm.running_mean, norm.running_var = mean, variance
 
 
 def freeze_parameters(model: nn.Module) -> None:

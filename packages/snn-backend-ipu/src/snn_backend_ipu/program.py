@@ -12,7 +12,14 @@ from snn_backend_ipu import optimizers
 from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
-from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters, require_stages
+from snn_backend_ipu.modules import (
+    EvaluationModule,
+    TrainingModule,
+    begin_stages,
+    freeze_parameters,
+    halve,
+    require_stages,
+)
 from snn_backend_ipu.nodes import Nodes, count_nodes
 from snn_backend_ipu.optimizers import has_accumulated, saved_rate
 from snn_backend_ipu.options import IpuOptions
@@ -73,7 +80,7 @@ class IpuProgram(Program):
         """A module tree for one executor: the mode, half weights, stages, and buffers for what is not trained."""
         tree = copy.deepcopy(self._pristine).train(training)
         if self._half is not None:
-            tree.model.half()  # neurons keep their own numbers in float32
+            halve(tree.model)
         freeze_parameters(tree.model)
         begin_stages(tree.model, dict(self._options.stages))
         return tree
