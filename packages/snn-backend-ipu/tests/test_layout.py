@@ -41,7 +41,7 @@ def test_an_accumulation_that_cannot_be_shared_out_is_refused_with_the_sum() -> 
 
 def test_a_pipeline_too_short_of_micro_batches_is_refused_with_how_many_it_needs() -> None:
     with pytest.raises(
-        ConfigError, match=r"which is 2 on each of 2 replicas.*needs 3 or more.*raise accumulation to 6"
+        ConfigError, match=r"2 for each of the replicas \(2\).*needs 3 or more.*raise accumulation to 6"
     ):
         cut(IpuOptions(stages=PIPELINE, replicas=2), accumulation=4)
     assert cut(IpuOptions(stages=PIPELINE), accumulation=3).accumulation == 3

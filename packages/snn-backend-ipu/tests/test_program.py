@@ -1,6 +1,5 @@
 """What the options of a program do, each against the reference or by hand, on the contract fake."""
 
-import logging
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -170,10 +169,15 @@ def test_nodes_grow_with_the_steps_and_the_layers_before_the_first_neuron_do_not
     assert few.kinds["aten::linear"] == many.kinds["aten::linear"] == 2
 
 
-def test_compiling_reports_the_size_of_the_graph(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "snn_backend_ipu")
-    total = nodes(10).total
-    assert f"the training graph has {total} nodes:" in caplog.text
+def test_a_run_begins_with_the_size_of_the_graph(capsys: pytest.CaptureFixture) -> None:
+    trial = dense(8).on(backend())
+    trainer = snn.Trainer(
+        trial.build(), loss=trial.loss, backend=backend(), batch_size=4, time_axis=1, folder=None, plots=False
+    )
+    trainer.fit(trial.samples(), epochs=1)
+    with compiled(backend(), trial) as program:
+        assert isinstance(program, IpuProgram)
+        assert f"compiled: a training graph of {program.nodes.total:,} nodes (" in capsys.readouterr().out
 
 
 def test_each_process_of_poprun_trains_on_its_own_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def layout(batch: BatchSpec, train: TrainSpec, options: IpuOptions, training: bo
     needed = 2 * options.ipus - 1
     if options.ipus > 1 and each < needed:
         raise ConfigError(
-            f"accumulation is {train.accumulation}, which is {each} on each of {replicas} replicas, and a pipeline of "
+            f"accumulation is {train.accumulation}, {each} for each of the replicas ({replicas}), and a pipeline of "
             f"{options.ipus} stages needs {needed} or more on each (2 x stages - 1): raise accumulation to "
             f"{needed * replicas}. " + _explained(batch, train)
         )

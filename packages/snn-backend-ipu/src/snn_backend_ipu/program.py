@@ -1,7 +1,6 @@
 """A step compiled by poptorch: what core's trainer talks to."""
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
@@ -37,7 +36,6 @@ __all__ = ["IpuProgram"]
 
 _FORMAT = "poptorch"
 _COUNTER = "num_batches_tracked"
-_log = logging.getLogger("snn_backend_ipu")
 
 
 class IpuProgram(Program):
@@ -56,7 +54,7 @@ class IpuProgram(Program):
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
         require_stages(self._pristine.model, dict(options.stages), self.nodes.called)
-        _log.info("the training graph has %d nodes: %s", self.nodes.total, _most(self.nodes.kinds))
+        self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
         require_executables(self._folder)

@@ -119,7 +119,12 @@ class Report:
 
 
 class Program(ABC):
-    """A compiled step with its own weights on one device. Use it as a context manager; `close` may be called twice."""
+    """A compiled step with its own weights on one device. Use it as a context manager; `close` may be called twice.
+
+    summary: one line about what was compiled, which a run prints when it starts; empty for nothing to say.
+    """
+
+    summary: str = ""
 
     @abstractmethod
     def loader(
