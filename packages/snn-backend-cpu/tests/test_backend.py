@@ -116,3 +116,26 @@ def test_a_sliding_neuron_runs_by_a_kernel_in_both_trees() -> None:
     program = compiled(snn.SlidingPSN(2))
     for tree in (program._training, program._evaluation):
         assert isinstance(vars(tree.model[2])["run"], Sliding)
+
+
+def linted(neuron: nn.Module, options: CpuOptions | None = None) -> list[snn.Finding]:
+    model = snn.Sequential(snn.Constant(steps=3), nn.Linear(4, 4), neuron)
+    batch = BatchSpec(size=2, x=TensorSpec((4,), "float32"), target=TensorSpec((), "int64"))
+    return CpuBackend(options).lint(Step(model, snn.CountCrossEntropy()), snn.SGD(), batch, TrainSpec())
+
+
+def test_lint_names_the_layer_and_the_line_that_cannot_be_lowered() -> None:
+    (found,) = linted(Normalised())
+    assert (found.rule, found.severity) == ("not-lowered", "error")
+    assert "layer '2': Normalised.dynamics" in found.message
+    assert found.file == __file__
+    assert found.line == Normalised.dynamics.__code__.co_firstlineno + 1
+
+
+def test_lint_warns_of_a_neuron_that_will_run_slowly() -> None:
+    (found,) = linted(Normalised(), CpuOptions(not_lowered="eager"))
+    assert found.severity == "warning"
+
+
+def test_lint_finds_nothing_where_every_neuron_is_fused() -> None:
+    assert linted(snn.LIF(0.9)) == []

@@ -68,8 +68,7 @@ def gradients(step: Step, objective: Tensor) -> List[Tensor]:
     return list(torch.autograd.grad(objective, list(step.model.parameters())))
 
 
-# core's neurons check shapes, which a trace warns of
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_a_traced_step_measures_what_the_step_does() -> None:
     step = Step(network(), snn.CountCrossEntropy(), every_term())
     x, y = batch()

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import torch
 
-from snn_backend_cpu.installing import installers
+from snn_backend_cpu.installing import attempts, installers
 from snn_backend_cpu.memory import keep_freed_memory
 from snn_backend_cpu.spikes import fused_spike
-from snn_core.backend import API_VERSION, Backend, Capabilities, Health, Report
+from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health, Report
 from snn_core.batching import Batch
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
+from snn_core.lower import LoweringError
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step
@@ -61,6 +62,16 @@ class CpuBackend(Backend):
         require_declared(self, step, optimizer, batch, train)
         return CpuProgram(step, optimizer, batch, train, self.options)
 
+    def lint(
+        self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, samples: int | None = None
+    ) -> list[Finding]:
+        found = [*super().lint(step, optimizer, batch, train, samples)]
+        refuses = self.options.not_lowered == "refuse"
+        for name, made in attempts(step.model, _width(batch)):
+            if isinstance(made, LoweringError):
+                found.append(_not_lowered(name, made, "error" if refuses else "warning"))
+        return found
+
 
 class CpuProgram(EagerProgram):
     """The reference's program, in which kernels run the neurons and the spikes of layers over whole sequences."""
@@ -70,8 +81,7 @@ class CpuProgram(EagerProgram):
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        dtype = torch.float64 if batch.x.dtype == "float64" else torch.float32
-        kernels = installers(step.model, dtype, options.not_lowered)
+        kernels = installers(step.model, _width(batch), options.not_lowered)
         super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
         for tree in (self._training.model, self._evaluation.model):
             for name, module in tree.named_modules():
@@ -86,3 +96,14 @@ class CpuProgram(EagerProgram):
     def eval_step(self, batch: Batch) -> Report:
         with spikes_by(fused_spike):
             return super().eval_step(batch)
+
+
+def _not_lowered(name: str, refusal: LoweringError, severity: str) -> Finding:
+    file, line = refusal.place if refusal.place is not None else (None, None)
+    remedy = "or set not_lowered='eager' to run it slowly" if severity == "error" else "it runs as on eager, slowly"
+    return Finding("not-lowered", f"layer {name!r}: {refusal}", remedy, file, line, severity)
+
+
+def _width(batch: BatchSpec) -> torch.dtype:
+    """The type in which kernels compute."""
+    return torch.float64 if batch.x.dtype == "float64" else torch.float32

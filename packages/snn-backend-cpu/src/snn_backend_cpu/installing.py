@@ -1,6 +1,6 @@
 """Which of a model's temporal layers run by kernels, and how these are put into a program's copies of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from snn_core.lower import LoweringError
 from snn_core.neurons import OneToOne, Recurrent, SlidingPSN
 from snn_core.neurons.base import Neuron, SequenceLayer
 
-__all__ = ["Installer", "installers"]
+__all__ = ["Installer", "attempts", "installers"]
 
 Installer = Callable[[Any], None]
 """Makes a copy of the layer run by kernels."""
@@ -26,6 +26,17 @@ def installers(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[s
     not_lowered: "refuse" raises LoweringError for a layer that should run by them and cannot; "eager" leaves it out.
     """
     found: dict[str, Installer] = {}
+    for name, made in attempts(model, dtype):
+        if not isinstance(made, LoweringError):
+            found[name] = made
+        elif not_lowered == "refuse":
+            said = f"layer {name!r}: {made}; or set not_lowered='eager' to run it slowly"
+            raise LoweringError(said, made.place) from made
+    return found
+
+
+def attempts(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Installer | LoweringError]]:
+    """By name, the installer of each layer that should run by kernels, or why there is none."""
     inner: set[str] = set()
     for name, module in model.named_modules():
         if name in inner or not isinstance(module, (Neuron, SequenceLayer)):
@@ -34,12 +45,10 @@ def installers(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[s
         try:
             install = _installer(module, dtype)
         except LoweringError as exc:
-            if not_lowered == "refuse":
-                raise LoweringError(f"layer {name!r}: {exc}; or set not_lowered='eager' to run it slowly") from exc
+            yield name, exc
         else:
             if install is not None:
-                found[name] = install
-    return found
+                yield name, install
 
 
 def _installer(layer: Neuron | SequenceLayer, dtype: torch.dtype) -> Installer | None:

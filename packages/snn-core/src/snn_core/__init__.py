@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against
     from snn_core.accuracy import accuracy_temporal as accuracy_temporal
     from snn_core.backend import Backend as Backend
     from snn_core.backend import Capabilities as Capabilities
+    from snn_core.backend import Finding as Finding
     from snn_core.backend import Health as Health
     from snn_core.backend import Program as Program
     from snn_core.backend import Report as Report
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against
     from snn_core.errors import ConfigError as ConfigError
     from snn_core.errors import ConformanceError as ConformanceError
     from snn_core.errors import DataError as DataError
+    from snn_core.errors import DeviceError as DeviceError
     from snn_core.errors import NonFiniteError as NonFiniteError
     from snn_core.errors import RunFolderError as RunFolderError
     from snn_core.errors import ShapeError as ShapeError
@@ -128,6 +130,7 @@ _HOME: Dict[str, str] = {
     "accuracy_temporal": "accuracy",
     "Backend": "backend",
     "Capabilities": "backend",
+    "Finding": "backend",
     "Health": "backend",
     "Program": "backend",
     "Report": "backend",
@@ -150,6 +153,7 @@ _HOME: Dict[str, str] = {
     "ConfigError": "errors",
     "ConformanceError": "errors",
     "DataError": "errors",
+    "DeviceError": "errors",
     "NonFiniteError": "errors",
     "RunFolderError": "errors",
     "ShapeError": "errors",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snn_core.specs import BatchSpec, TrainSpec
     from snn_core.step import Step
 
-__all__ = ["API_VERSION", "Backend", "Capabilities", "Health", "Program", "Report", "Tolerance"]
+__all__ = ["API_VERSION", "Backend", "Capabilities", "Finding", "Health", "Program", "Report", "Tolerance"]
 
 API_VERSION = 1
 """The version of this contract. A backend states the one that it was written for; another one is refused at load."""
@@ -33,6 +33,31 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a check on the host found in a step, before device time is spent. rule: a short name, such as "host-value".
+
+    message: what is wrong; remedy: what to do instead; file, line: of the user's code, None where nobody's line is to
+    blame. severity: "error" for what `compile` refuses, "warning" for what runs, but perhaps not as it was meant.
+    """
+
+    rule: str
+    message: str
+    remedy: str
+    file: Optional[str] = None
+    line: Optional[int] = None
+    severity: str = "error"
+
+    @property
+    def place(self) -> str:
+        """As "file:line", empty where there is none."""
+        return "" if self.file is None else f"{self.file}:{self.line}"
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.file is not None else ""
+        return f"{where}{self.message} [{self.rule}]; {self.remedy}"
+
+
+@dataclass(frozen=True)
 class Tolerance:
     """How far results may lie from the reference b: |a - b| <= absolute + relative * max |b| over the tensor."""
 
@@ -51,6 +76,8 @@ class Capabilities:
     carried_state: truncated back-propagation through time.     ragged_batches: a short last batch in training.
     accumulation, clipping, steps_per_call: of `TrainSpec`.     random: dropout and random encoders inside the step.
     deterministic: the same seed gives the same bits.           distributed: several processes train one model.
+    lacks: parts of what is declared that it does without: "nesterov" and "dampening" (of sgd), "clip_value"
+    (of clipping), "clip_norm of rmsprop".
     """
 
     dtypes: FrozenSet[str] = frozenset({"float32"})
@@ -66,6 +93,7 @@ class Capabilities:
     random: bool = False
     deterministic: bool = False
     distributed: bool = False
+    lacks: FrozenSet[str] = frozenset()
     tolerances: Mapping[str, Tolerance] = field(
         default_factory=lambda: {"float32": Tolerance(1e-5, 1e-6), "float64": Tolerance(1e-9, 1e-12)}
     )
@@ -93,7 +121,12 @@ class Report:
 
 
 class Program(ABC):
-    """A compiled step with its own weights on one device. Use it as a context manager; `close` may be called twice."""
+    """A compiled step with its own weights on one device. Use it as a context manager; `close` may be called twice.
+
+    summary: one line about what was compiled, which a run prints when it starts; empty for nothing to say.
+    """
+
+    summary: str = ""
 
     @abstractmethod
     def loader(
@@ -174,3 +207,20 @@ class Backend(ABC):
     @abstractmethod
     def compile(self, step: "Step", optimizer: "Optimizer", batch: "BatchSpec", train: "TrainSpec") -> Program:
         """Compile a deep copy of `step`. Raises Unsupported, before device time is spent, for what is not declared."""
+
+    def lint(
+        self,
+        step: "Step",
+        optimizer: "Optimizer",
+        batch: "BatchSpec",
+        train: "TrainSpec",
+        samples: Optional[int] = None,
+    ) -> "Sequence[Finding]":
+        """Say what `compile` would refuse, and what this device would do otherwise than the reference.
+
+        Runs on the host: it needs neither the device nor its library. samples: how many the training data has.
+        A backend with rules of its own adds them to these.
+        """
+        from snn_core.linting import lint_step
+
+        return lint_step(self, step, optimizer, batch, train, samples)

@@ -1,6 +1,6 @@
 """The one check of what a run asks for against what a backend declares; every backend calls it first in `compile`."""
 
-from typing import TYPE_CHECKING, FrozenSet
+from typing import TYPE_CHECKING, FrozenSet, List, Tuple
 
 from snn_core.errors import Unsupported
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snn_core.specs import BatchSpec, TrainSpec
     from snn_core.step import Step
 
-__all__ = ["require_declared"]
+__all__ = ["require_declared", "undeclared"]
 
 
 def require_declared(
@@ -19,15 +19,28 @@ def require_declared(
     """Raise Unsupported, naming the feature and the remedy, for the first thing asked for that `backend` does not
     declare.
     """
+    for message, remedy in undeclared(backend, step, optimizer, batch, train):
+        raise Unsupported(f"{message}; {remedy}")
+
+
+def undeclared(
+    backend: "Backend", step: "Step", optimizer: "Optimizer", batch: "BatchSpec", train: "TrainSpec"
+) -> List[Tuple[str, str]]:
+    """Everything asked for that `backend` does not declare: what it is, and what to do."""
     has = backend.capabilities
+    found: List[Tuple[str, str]] = []
 
     def one_of(what: str, got: str, allowed: "FrozenSet[str]") -> None:
         if got not in allowed:
-            raise Unsupported(f"backend {backend.name!r} has no {what} {got!r}; it has {', '.join(sorted(allowed))}")
+            found.append((f"backend {backend.name!r} has no {what} {got!r}", f"it has {', '.join(sorted(allowed))}"))
 
     def declared(asked: bool, name: str, feature: str, remedy: str) -> None:
         if asked and not getattr(has, name):
-            raise Unsupported(f"backend {backend.name!r} does not support {feature}; {remedy}")
+            found.append((f"backend {backend.name!r} does not support {feature}", remedy))
+
+    def lacking(asked: bool, part: str, feature: str, remedy: str) -> None:
+        if asked and part in has.lacks:
+            found.append((f"backend {backend.name!r} does not support {feature}", remedy))
 
     one_of("optimizer", optimizer.name, has.optimizers)
     one_of("precision", train.precision, has.precisions)
@@ -43,5 +56,12 @@ def require_declared(
     declared(train.accumulation > 1, "accumulation", "gradient accumulation", "set accumulation=1")
     clips = train.clip_norm is not None or train.clip_value is not None
     declared(clips, "clipping", "gradient clipping", "leave clip_norm and clip_value unset")
+    lacking(train.clip_value is not None, "clip_value", "clipping by value", "use clip_norm")
+    by_norm = train.clip_norm is not None and optimizer.name == "rmsprop"
+    lacking(by_norm, "clip_norm of rmsprop", "clipping by norm with rmsprop", "use sgd, adam or adamw, or no clipping")
+    lacking(getattr(optimizer, "nesterov", False), "nesterov", "Nesterov's momentum", "set nesterov=False")
+    damped = bool(getattr(optimizer, "dampening", 0.0)) and bool(getattr(optimizer, "momentum", 0.0))
+    lacking(damped, "dampening", "dampening, whose first step counts whole in torch", "set dampening=0.0")
     declared(train.steps_per_call > 1, "steps_per_call", "several optimiser steps in a call", "set steps_per_call=1")
     declared(train.deterministic, "deterministic", "deterministic training", "set deterministic=False")
+    return found

@@ -13,6 +13,7 @@ from snn_core.batching import BatchReader
 from snn_core.capabilities import require_declared
 from snn_core.errors import CheckpointError, ConfigError
 from snn_core.optimizers import Optimizer
+from snn_core.portable import readable_by
 from snn_core.random_stream import RandomStream
 from snn_core.recording import CarriedStates
 from snn_core.specs import BatchSpec, TrainSpec
@@ -227,9 +228,11 @@ class EagerProgram(Program):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._require_open()
         try:
+            ours = readable_by("torch", state)
             self._training.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self._random.restore(state["rng"])
+            if ours:
+                self._optimizer.load_state_dict(state["optimizer"])
+                self._random.restore(state["rng"])
             for name, value in state["controls"].items():
                 self.set_control(name, value)
         except (KeyError, RuntimeError, ValueError) as exc:

@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "ConformanceError",
     "DataError",
+    "DeviceError",
     "NonFiniteError",
     "RunFolderError",
     "ShapeError",
@@ -61,6 +62,15 @@ class BackendIncompatible(SnnError):
 
 class BackendUnavailable(SnnError):
     """A backend works, but its device or driver is not here."""
+
+
+class DeviceError(SnnError):
+    """A device failed while it ran. `recoverable`: whether the run can go on from its checkpoint after `action`."""
+
+    def __init__(self, message: str, *, recoverable: bool = False, action: str = "") -> None:
+        super().__init__(message)
+        self.recoverable = recoverable
+        self.action = action
 
 
 class CheckpointError(SnnError):

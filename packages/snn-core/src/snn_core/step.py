@@ -199,7 +199,10 @@ class Step(nn.Module):
             with _explained(
                 f"the model cannot take a batch of shape {tuple(x.shape)} ({batch.x.dtype})", "its first layer"
             ):
-                shape = tuple(probe.model(x).shape)
+                output = probe.model(x)
+            if not isinstance(output, Tensor):
+                raise ShapeError(f"the model returned {type(output).__name__}; it must return one tensor, [T, B, ...]")
+            shape = tuple(output.shape)
             if len(shape) < 2 or shape[1] != 2:
                 raise ShapeError(
                     f"for a batch of 2 the model returned shape {shape}; it must return [T, B, ...] with time first"

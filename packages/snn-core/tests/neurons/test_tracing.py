@@ -93,10 +93,9 @@ def test_the_backward_pass_of_one_step_is_pointwise_too(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(graph(*inputs, *pulls), wanted))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks on shapes, which a trace fixes anyway
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
 @pytest.mark.parametrize("name", every_neuron())
-def test_a_whole_run_traces_as_poptorch_traces_it(name: str) -> None:
+def test_a_whole_run_traces_without_a_warning_of_frozen_values(name: str) -> None:
     example = every_neuron()[name]
     torch.manual_seed(0)
     layer = example.make()

@@ -13,6 +13,7 @@ import torch
 from matplotlib.text import Text
 from rich.console import Console
 
+from snn_core.eager import EagerBackend, EagerProgram
 from snn_core.errors import ConfigError
 from snn_core.figures import house_style, new_figure
 from snn_core.hookspecs import hookimpl
@@ -193,3 +194,18 @@ def test_the_house_style_leaves_matplotlib_s_settings_as_they_were() -> None:
         assert not matplotlib.rcParams["axes.spines.top"]
         assert new_figure(4.0, 3.0).get_size_inches().tolist() == [4.0, 3.0]
     assert dict(matplotlib.rcParams) == before
+
+
+class Talking(EagerBackend):
+    def compile(self, step: Any, optimizer: Any, batch: Any, train: Any) -> EagerProgram:
+        program = super().compile(step, optimizer, batch, train)
+        program.summary = "two kernels"
+        return program
+
+
+@pytest.mark.parametrize(("backend", "said"), [(Talking(), True), (EagerBackend(), False)])
+def test_a_run_begins_with_what_its_program_says_of_itself(
+    trainer: Any, samples: Any, capsys: pytest.CaptureFixture, backend: EagerBackend, said: bool
+) -> None:
+    trainer(progress=True, backend=backend).fit(samples(16), epochs=1)
+    assert ("compiled: two kernels\n" in capsys.readouterr().out) is said

@@ -1,7 +1,7 @@
 """The group `snn`: its commands are imported when they run, so that `snn --help` needs none of them.
 
-Exit codes: 0 done; 1 a backend that does not conform, or an unexpected error, which is a bug; 2 wrong usage, or an
-error that says what to do; 130 interrupted (128 + SIGINT, as a shell reports it).
+Exit codes: 0 done; 1 a backend that does not conform, an error found by `snn lint`, or an unexpected error, which is a
+bug; 2 wrong usage, or an error that says what to do; 130 interrupted (128 + SIGINT, as a shell reports it).
 """
 
 import importlib
@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "train": Lazy("snn_core.cli.train:train", "Train a network from a configuration file, or the seed network."),
     "eval": Lazy("snn_core.cli.evaluate:evaluate", "Evaluate a trained network: loss, accuracy and terms."),
     "resume": Lazy("snn_core.cli.resume:resume", "Go on with a run that was interrupted."),
+    "lint": Lazy("snn_core.cli.lint:lint", "Say what a backend would refuse, before device time is spent."),
     "backends": Lazy("snn_core.cli.backends:backends", "Show the installed devices and which of them are ready."),
     "plugins": Lazy("snn_core.cli.plugins:plugins", "Show the installed plugins and the hooks that they implement."),
     "terms": Lazy("snn_core.cli.plugins:terms", "Show the terms that plugins offer for the loss."),
@@ -149,8 +150,8 @@ snn = _Group(
         ),
     ],
     help="Train spiking neural networks: one model, many devices. Start with `snn backends`.",
-    epilog="Exit codes: 0 done; 1 a backend does not conform, or an unexpected error (a bug); 2 wrong usage, or an "
-    "error that says what to do; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 a backend does not conform, lint found an error, or an unexpected error (a bug); "
+    "2 wrong usage, or an error that says what to do; 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -115,7 +115,8 @@ def lower(neuron: Neuron, dtype: torch.dtype = torch.float32) -> Lowered:
         where = f" at {different.place}" if different.place is not None else ""
         raise LoweringError(
             f"{label}.dynamics cannot be lowered: {different.op}{where} depends on the shape of x, and one kernel "
-            "serves every shape; take sizes in coefficients() and hand them in as numbers"
+            "serves every shape; take sizes in coefficients() and hand them in as numbers",
+            different.place,
         )
     joint = _Translation(label, traces[0], dtype).graph()
     return Lowered(label, tuple(neuron.states), tuple(neuron.coefficients()), dtype, joint)
@@ -170,7 +171,8 @@ class _Translation:
         except TypeError as exc:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {call.op}{_at(call)} has arguments that kernels do "
-                f"not take ({exc})"
+                f"not take ({exc})",
+                call.place,
             ) from exc
         if not in_place:
             self._keep(call.result, result)
@@ -179,7 +181,8 @@ class _Translation:
         if root.number < len(self.trace.inputs):
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {call.op}{_at(call)} writes into its input; write "
-                "`a = a + b` for `a += b`"
+                "`a = a + b` for `a += b`",
+                call.place,
             )
         self.values[root] = result
 
@@ -190,7 +193,8 @@ class _Translation:
         raise LoweringError(
             f"{self.label}.dynamics cannot be lowered: {what} reads a tensor of shape {tuple(tensor.shape)} that is "
             "no argument of the step, so that its value would freeze in the kernel; return it from coefficients() and "
-            "read it from c"
+            "read it from c",
+            call.place if call is not None else None,
         )
 
 

@@ -4,7 +4,7 @@ import linecache
 import os
 import sys
 from types import CodeType
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import torch
 
@@ -13,10 +13,6 @@ from snn_core.errors import Unsupported
 __all__ = ["LoweringError", "Place", "place_of_caller", "refused_operation"]
 
 _SKIPPED = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
-
-
-class LoweringError(Unsupported):
-    """A neuron's step is no pointwise function of plain tensors, so no kernel can be made of it."""
 
 
 class Place(NamedTuple):
@@ -30,12 +26,26 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}" + (f": `{text}`" if text else "")
 
 
-def place_of_caller(end: CodeType) -> Optional[Place]:
-    """The line, outside torch and this package, that asked for an operation; None if that was nobody below `end`."""
+class LoweringError(Unsupported):
+    """A neuron's step is no pointwise function of plain tensors, so no kernel can be made of it.
+
+    place: the line that is in the way, None where it is not known.
+    """
+
+    def __init__(self, message: str, place: Optional[Place] = None) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def place_of_caller(end: CodeType, skipped: Tuple[str, ...] = _SKIPPED) -> Optional[Place]:
+    """The line that asked for an operation; None if that was nobody below `end`.
+
+    skipped: how the names of files begin whose lines do not count: torch's and this package's.
+    """
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not end:
         name = frame.f_code.co_filename
-        if not name.startswith(_SKIPPED) and not name.startswith("<"):
+        if not name.startswith(skipped) and not name.startswith("<"):
             return Place(name, frame.f_lineno)
         if frame.f_back is None:
             break
@@ -77,4 +87,4 @@ def refused_operation(neuron: str, op: str, place: Optional[Place]) -> LoweringE
     name = op.split(".")[1] if op.count(".") else op
     why = _ADVICE.get(name, _UNKNOWN)
     where = f"at {place}" if place is not None else "in the gradient of its step"
-    return LoweringError(f"{neuron}.dynamics cannot be lowered: {name} ({op}) {where} {why}")
+    return LoweringError(f"{neuron}.dynamics cannot be lowered: {name} ({op}) {where} {why}", place)

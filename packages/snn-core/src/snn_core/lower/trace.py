@@ -104,7 +104,8 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
             where = f" at {watch.last}" if watch.last is not None else ""
             raise LoweringError(
                 f"{label}.dynamics cannot be traced{where}: {type(exc).__name__}: {str(exc).splitlines()[0]}; it "
-                "must be a function of whole tensors alone, and work for an x of any shape [B, ...]"
+                "must be a function of whole tensors alone, and work for an x of any shape [B, ...]",
+                watch.last,
             ) from exc
     outputs = zip((*results, *(f"grad.{name}" for name in inputs)), map(watch.known, found))
     return Trace((*inputs, *(f"grad.{name}" for name in results)), tuple(watch.calls), dict(outputs))
@@ -198,17 +199,20 @@ class _Watch(TorchDispatchMode):
         if result.dtype not in (self.dtype, torch.bool) and result.numel() > 1:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives {result.dtype} where x is {self.dtype}; "
-                "keep to x's own floating point type and to conditions"
+                "keep to x's own floating point type and to conditions",
+                place,
             )
         if result.numel() > 1 and operation_name(op) == "lift_fresh":
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} makes a tensor of {result.numel()} numbers in "
-                "the step; return it from coefficients() and read it from c"
+                "the step; return it from coefficients() and read it from c",
+                place,
             )
         if result.numel() > 1 and tuple(result.shape) != self.shape:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives a tensor of shape {tuple(result.shape)} "
-                f"for an x of shape {self.shape}; a step must keep x's shape and treat each neuron alone"
+                f"for an x of shape {self.shape}; a step must keep x's shape and treat each neuron alone",
+                place,
             )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_core.errors import ConfigError, DataError, ShapeError
-from snn_core.recording import State, Tap
+from snn_core.recording import State, Tap, static_shape
 
 __all__ = ["Coefficients", "Neuron", "Runner", "SequenceLayer", "State", "Temporal", "Unrolled", "unroll_reference"]
 
@@ -65,7 +65,7 @@ class Temporal(nn.Module):
                     f"{name} got x of shape {tuple(x.shape)}; it takes [T, B, ...] with time first: add the missing "
                     "axis, or start the network with snn.Constant(steps=...) for an input without time"
                 )
-            steps = x.shape[0]
+            steps = static_shape(x)[0]
         elif x.ndim < 2:
             raise ShapeError(f"{name} got x of shape {tuple(x.shape)}; with steps= it takes [B, ...] without time")
         if steps < 1:
@@ -76,13 +76,13 @@ class Temporal(nn.Module):
         """A coefficient, shaped to broadcast against one step's input x `[B, ...]`. Raises ShapeError if it cannot."""
         if value.ndim == 0:
             return value
-        features = tuple(x.shape[1:])
-        if value.ndim > len(features) or any(v not in (1, f) for v, f in zip(value.shape, features)):
+        features, own = static_shape(x)[1:], static_shape(value)
+        if value.ndim > len(features) or any(v not in (1, f) for v, f in zip(own, features)):
             raise ShapeError(
-                f"{type(self).__name__}.{name} has shape {tuple(value.shape)} and one step's input {tuple(x.shape)}; "
+                f"{type(self).__name__}.{name} has shape {own} and one step's input {tuple(x.shape)}; "
                 f"give a scalar, one value for each of the {features[0]} channels (dimension 1), or one for each neuron"
             )
-        return value.reshape(tuple(value.shape) + (1,) * (len(features) - value.ndim))
+        return value.reshape(own + (1,) * (len(features) - value.ndim))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "Temporal":
         # .half() would turn a decay of 0.99 into 0.990234: the device may change, but a neuron's own numbers never fall
@@ -189,7 +189,7 @@ def checked_state(layer: Temporal, state: State, x: Tensor) -> State:
     if len(state) != len(layer.states):
         raise ShapeError(f"{name} got a state of {len(state)} tensors; it takes {len(layer.states)}: {layer.states}")
     for label, tensor in zip(layer.states, state):
-        if tensor.shape[:1] != x.shape[:1]:
+        if static_shape(tensor)[:1] != static_shape(x)[:1]:
             raise ShapeError(
                 f"{name} got state {label!r} of shape {tuple(tensor.shape)} for an input of shape {tuple(x.shape)}; "
                 "the batch sizes must agree: pass state=None to start at rest"

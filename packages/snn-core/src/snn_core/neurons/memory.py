@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from snn_core.errors import ConfigError, ShapeError
 from snn_core.neurons.base import Coefficients, State, widen
 from snn_core.neurons.spiking import SpikingNeuron
+from snn_core.recording import static_shape
 
 __all__ = ["SLSTM", "SConv2dLSTM"]
 
@@ -69,7 +70,7 @@ class SLSTM(_SpikingLSTM):
         count = super().check_input(x, steps)
         axes = "T, B" if steps is None else "B"
         rank = 3 if steps is None else 2
-        self._require(x.ndim == rank and x.shape[-1] == self.input_size, x, f"[{axes}, {self.input_size}]")
+        self._require(x.ndim == rank and static_shape(x)[-1] == self.input_size, x, f"[{axes}, {self.input_size}]")
         return count
 
     def hidden(self, x: Tensor) -> Tuple[int, ...]:
@@ -123,7 +124,9 @@ class SConv2dLSTM(_SpikingLSTM):
         count = super().check_input(x, steps)
         axes = "T, B" if steps is None else "B"
         rank = 5 if steps is None else 4
-        self._require(x.ndim == rank and x.shape[-3] == self.in_channels, x, f"[{axes}, {self.in_channels}, H, W]")
+        self._require(
+            x.ndim == rank and static_shape(x)[-3] == self.in_channels, x, f"[{axes}, {self.in_channels}, H, W]"
+        )
         return count
 
     def hidden(self, x: Tensor) -> Tuple[int, ...]:

@@ -13,6 +13,7 @@ from snn_core.errors import ConfigError, ShapeError
 from snn_core.neurons.base import Number, SequenceLayer, State, Unrolled, checked_state, widen
 from snn_core.neurons.lif import LIF
 from snn_core.neurons.spiking import Firing
+from snn_core.recording import static_shape
 from snn_core.surrogate import ATan, Surrogate, spike
 
 __all__ = ["PSN", "MaskedPSN", "ParallelLIF", "SlidingPSN"]
@@ -109,10 +110,11 @@ class PSN(SequenceLayer):
     ) -> Unrolled:
         dtype = x.dtype
         x = _over_time(self, x, steps)
-        if x.shape[0] != self.steps:
+        count = static_shape(x)[0]
+        if count != self.steps:
             raise ShapeError(
-                f"{type(self).__name__} was made for {self.steps} time steps and got {x.shape[0]}; "
-                f"make it with steps={x.shape[0]}"
+                f"{type(self).__name__} was made for {self.steps} time steps and got {count}; "
+                f"make it with steps={count}"
             )
         if state:
             raise ShapeError(f"{type(self).__name__} got a state; it has none and takes its {self.steps} steps at once")

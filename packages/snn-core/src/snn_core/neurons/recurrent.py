@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from snn_core.errors import ConfigError, ShapeError
 from snn_core.neurons.base import Coefficients, Neuron, State, Temporal
+from snn_core.recording import static_shape
 
 __all__ = ["OneToOne", "Recurrent"]
 
@@ -36,7 +37,7 @@ class OneToOne(nn.Module):
         """x: `[B, ...]`. `weight` stands in for the module's own, already shaped to broadcast."""
         if weight is None:
             weight = self.weight
-            if weight.ndim and (x.ndim < 2 or x.shape[1] != weight.shape[0]):
+            if weight.ndim and (x.ndim < 2 or static_shape(x)[1] != static_shape(weight)[0]):
                 raise ShapeError(
                     f"OneToOne has {weight.shape[0]} weights and got x of shape {tuple(x.shape)}; "
                     "dimension 1 must agree"
@@ -106,7 +107,7 @@ class Recurrent(Neuron):
         return self.connection(out if weight is None else out.to(weight.dtype))
 
     def _require_shape(self, what: str, got: Tensor, x: Tensor) -> None:
-        if got.shape != x.shape:
+        if static_shape(got) != static_shape(x):
             raise ShapeError(
                 f"Recurrent got {tuple(got.shape)} from {what} for an input of {tuple(x.shape)} in one step; "
                 "both must have the same shape"

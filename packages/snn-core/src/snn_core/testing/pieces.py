@@ -151,7 +151,9 @@ class _BoundProbe(BoundTerm):
                 # by name, each with a factor of its own: two states exchanged, or two steps, must show
                 for number, name in enumerate(sorted(call.traces), start=1):
                     trace = call.traces[name]
-                    late = torch.linspace(0.5, 1.5, trace.shape[0], dtype=trace.dtype, device=trace.device)
+                    # 0.5 to 1.5; no linspace, which not every device has
+                    steps = torch.arange(trace.shape[0], dtype=trace.dtype, device=trace.device)
+                    late = 0.5 + steps / max(trace.shape[0] - 1, 1)
                     parts.append(number * _of_samples(trace * late.reshape(-1, *([1] * (trace.ndim - 1)))))
         return _mean(torch.stack(parts).sum(0), valid)
 

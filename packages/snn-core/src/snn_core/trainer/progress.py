@@ -39,6 +39,8 @@ class ProgressBar:
     def snn_run_start(self, run: "Run") -> None:
         plan = run.plan
         self._print(f"backend {plan.backend} ({plan.device}): {plan.reason}")
+        if run.program.summary:
+            self._print(f"compiled: {run.program.summary}")
         if run.folder is not None:
             self._print(f"run folder {run.folder}")
         if run.resumed:

@@ -2,16 +2,17 @@
 
 import contextlib
 import os
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import pluggy
 from torch import Tensor, nn
 
 from snn_core import registry
 from snn_core._check import is_count
-from snn_core.backend import Backend, Program
+from snn_core.backend import Backend, Finding, Program
 from snn_core.data.checks import sample_spec
-from snn_core.errors import ConfigError, DataError, RunFolderError, TrainingInterrupted
+from snn_core.errors import ConfigError, DataError, DeviceError, RunFolderError, SnnError, TrainingInterrupted
 from snn_core.losses import as_loss
 from snn_core.optimizers import Adam, Optimizer
 from snn_core.options import from_mapping
@@ -97,7 +98,8 @@ class Trainer:
         then ends with the weights, bit for bit, of one never interrupted.
 
         Ctrl-C and SIGTERM end the step, save, and raise TrainingInterrupted. Raises DataError, ConfigError,
-        Unsupported, CheckpointError and RunFolderError for what cannot be used, NonFiniteError for a loss of NaN.
+        Unsupported, CheckpointError and RunFolderError for what cannot be used, NonFiniteError for a loss of NaN, and
+        DeviceError where the device fails, once what can be saved is saved.
         """
         spec, step = self._spec(train), self._step()
         plan = self._plan(train, val, spec, epochs, step)
@@ -129,6 +131,23 @@ class Trainer:
         """Return the model's output `[T, N, ...]` for every sample of `data`, in its order, on the CPU."""
         with self._compile(self._step(), self._spec(data)) as program:
             return evaluation.predict(program, data, range(len(data)))
+
+    def lint(self, train: Any) -> Sequence[Finding]:
+        """Say what the backend would refuse, or do otherwise than the reference, in a run on the data `train`.
+
+        Runs on the host: of the device neither driver nor library is needed, unless the backend is "auto".
+        """
+        return self._unready().lint(
+            self._step(), self.optimizer, self._spec(train), self.settings.train_spec(), len(train)
+        )
+
+    def _unready(self) -> Backend:
+        """The backend, whether its device is here or not."""
+        if self._device is None and isinstance(self._asked, Backend):
+            return self._asked
+        if self._device is None and self._asked != "auto":
+            return registry.load(str(self._asked))
+        return self._backend().backend
 
     def _backend(self) -> "_Device":
         """The device, chosen once."""
@@ -230,6 +249,8 @@ def _carry_out(run: Run, saved: Optional[Mapping[str, Any]], folder: Optional[Ru
         except RunFolderError:
             run.sync()  # the disk is gone, the training is not
             raise
+        except DeviceError as exc:
+            raise _failure(run, exc) from exc
     if interrupts.requested is not None:
         raise TrainingInterrupted(f"{interrupts.requested} arrived when training had ended; nothing of it is lost")
     return result
@@ -243,10 +264,32 @@ def _interruption(run: Run, interrupts: Interrupts) -> TrainingInterrupted:
         return TrainingInterrupted(
             f"{where}; the model holds the weights of that step; folder=None saved nothing to resume"
         )
-    ways = [f"fit(..., resume={str(run.folder)!r})"]
-    if (run.folder / "config.toml").exists():  # what the command needs to build the model
-        ways.insert(0, f"`snn resume {run.folder}`")
-    return TrainingInterrupted(f"{where}; the state is saved; go on with {' or '.join(ways)}")
+    return TrainingInterrupted(f"{where}; the state is saved; go on with {_ways_on(run.folder)}")
+
+
+def _failure(run: Run, error: DeviceError) -> DeviceError:
+    """The device's error, with what was saved and how to go on; what the device still gives away is saved first."""
+    where = f"{error}; it happened after step {run.step} (epoch {run.epoch} of {run.plan.epochs})"
+    try:
+        run.sync()
+        run.hooks.hook.snn_checkpoint(run=run)
+        given = True
+    except SnnError:  # the device keeps its weights: what was saved before is what there is
+        given = False
+    held = "the model holds the weights of that step" if given else "the device did not give its weights back"
+    if run.folder is None:
+        text = f"{where}; {held}; folder=None saved nothing to resume"
+        return DeviceError(text, recoverable=False, action=error.action)
+    saved = "the state is saved" if given else "the checkpoint before that stands"
+    then = f"; go on with {_ways_on(run.folder)}" if error.recoverable else ""
+    return DeviceError(f"{where}; {held}; {saved}{then}", recoverable=error.recoverable, action=error.action)
+
+
+def _ways_on(folder: Path) -> str:
+    ways = [f"fit(..., resume={str(folder)!r})"]
+    if (folder / "config.toml").exists():  # what the command needs to build the model
+        ways.insert(0, f"`snn resume {folder}`")
+    return " or ".join(ways)
 
 
 def _require_alike(train: BatchSpec, val: BatchSpec) -> None:

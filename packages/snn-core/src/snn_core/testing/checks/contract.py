@@ -17,6 +17,7 @@ _KNOWN = {
     "dtypes": {"float32", "float64"},
     "precisions": {"fp32", "bf16", "fp16"},
     "optimizers": {"sgd", "adam", "adamw", "rmsprop"},
+    "lacks": {"nesterov", "dampening", "clip_value", "clip_norm of rmsprop"},
 }
 _FLAGS = (
     "recurrence",

@@ -1,0 +1,96 @@
+"""The rebuilt tutorial, on the bundled digits: one script for every backend, a training and a table of throughput."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import snn_core as snn
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "seed_tutorial.py"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("seed_tutorial", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # whatever this machine has: a few of the bundled digits
+    few = {split: snn.data.load("digits", split) for split in ("train", "test")}
+    monkeypatch.setattr(module, "data", lambda split, root: Few(few[split], 512 if split == "train" else 128))
+    return module
+
+
+class Few:
+    def __init__(self, data: Any, count: int) -> None:
+        self.data, self.count = data, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index]
+
+
+def test_it_is_the_tutorials_network(example: ModuleType) -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in example.network().named_parameters()}
+    assert shapes == {"2.weight": (1000, 784), "2.bias": (1000,), "4.weight": (10, 1000), "4.bias": (10,)}
+    assert (example.STEPS, example.BATCH, example.options_from([]).epochs) == (25, 128, 10)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--options", "num_workers=0"]])
+def test_one_command_trains_on_a_backend_of_choice(
+    example: ModuleType, arguments: "list[str]", tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    example.main(["--backend", "eager", "--epochs", "2", "--out", str(tmp_path), *arguments])
+    printed = capsys.readouterr().out
+    (run,) = tmp_path.iterdir()
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    accuracy = [json.loads(line)["val_accuracy"] for line in lines if "val_accuracy" in line][-1]
+    assert f"eager: test accuracy {100 * accuracy:.2f} % after 2 epochs" in " ".join(printed.split())
+    # chance is 0.1
+    assert accuracy > 0.4
+
+
+def test_an_option_that_the_backend_does_not_have_is_refused(example: ModuleType) -> None:
+    with pytest.raises(snn.ConfigError, match="num_worker"):
+        example.main(["--backend", "eager", "--options", "num_worker=1"])
+
+
+def test_throughput_is_printed_for_every_neuron_and_declared_precision(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(example, "measure", lambda program, samples, calls: 1234.0)
+    example.main(["--backend", "eager", "--throughput", "--out", str(tmp_path)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1]]
+    assert ["LIF", "1,234", "1,234", "not", "declared"] in rows
+    rates = json.loads((tmp_path / "throughput.json").read_text(encoding="utf-8"))["rates"]
+    assert [(rate["neuron"], rate["precision"]) for rate in rates] == [
+        (neuron, precision) for neuron in example.NEURONS for precision in example.PRECISIONS
+    ]
+    assert all((rate["samples_per_s"] is None) == (rate["precision"] == "fp16") for rate in rates)
+
+
+class Clock:
+    """A program whose call takes a second of its own clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def loader(self, samples: Any, order: Any, training: bool) -> Any:
+        return iter([None, None])
+
+    def train_step(self, batch: Any) -> Any:
+        self.now += 1.0
+        return type("Report", (), {"loss": 0.0, "samples": 128.0})
+
+
+def test_a_throughput_is_samples_over_seconds(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Clock()
+    monkeypatch.setattr(example.time, "perf_counter", lambda: program.now)
+    assert example.measure(program, [0, 1, 2], 5) == 128.0

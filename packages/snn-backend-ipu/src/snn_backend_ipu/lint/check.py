@@ -1,0 +1,184 @@
+"""The check: run the composed step a few times on made-up batches, and hold the runs against the rules."""
+
+import contextlib
+import copy
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from snn_backend_ipu.lint.batches import check_batches
+from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_losses
+from snn_backend_ipu.lint.host_random import drawing_lines, restored
+from snn_backend_ipu.lint.layers import check_layers
+from snn_backend_ipu.lint.rules import Findings
+from snn_backend_ipu.lint.state import Held
+from snn_backend_ipu.lint.watch import Call, Watch
+from snn_core._entry_points import describe
+from snn_core.backend import Finding
+from snn_core.linting import failure
+from snn_core.losses import WeightedSum
+from snn_core.losses.base import CallableLoss, Loss
+from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
+from snn_core.step import Step, StepOutput
+
+__all__ = ["check"]
+
+_SIZE = 2
+_CHANGE_THE_GRAPH = (
+    "control-flow", "host-value", "constant-index", "value-shape", "host-random", "buffer-reassigned", "integer-buffer",
+    "module-state", "module-write", "parameter-written",
+)  # fmt: skip
+
+
+def check(
+    step: Step, batch: BatchSpec, train: TrainSpec, options: Any = None, samples: Optional[int] = None
+) -> List[Finding]:
+    """Say what the device would refuse of a step, or do otherwise than the reference; nothing is compiled.
+
+    options: of the backend; the number of `replicas` is what matters.   samples: of the training data, where known.
+    A step that fails on the host is one finding, with the line that raised. The step, its weights and all random
+    streams are left as they were.
+    """
+    findings = Findings()
+    check_batches(batch, train, samples, findings)
+    check_layers(step.model, findings)
+    with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        refused = _exception_of(lambda: step.validate(batch, train.chunk))
+        probe = _Probe(step, batch, findings)
+        failed = _exception_of(lambda: _check_runs(probe, findings, int(getattr(options, "replicas", 1))))
+        if failed is not None and refused is None:
+            refused = _exception_of(lambda: probe.run(1, watched=False))
+    if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
+        return [*findings.all(), failure(refused)]
+    if refused is None and failed is not None:
+        findings.add("not-watched", None, describe(failed))
+    return findings.all()
+
+
+def _exception_of(call: Callable[[], object]) -> Optional[Exception]:
+    try:
+        call()
+    except Exception as exc:
+        return exc
+    return None
+
+
+def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
+    held, runs, draws = [probe.held()], [], False
+    for seed in (1, 1, 2):  # twice the same batch, then another
+        with restored() as drawn:
+            runs.append(probe.run(seed))
+            draws = draws or drawn()
+        held.append(probe.held())
+    if draws:
+        for place in drawing_lines(lambda: probe.run(1)):
+            findings.add("host-random", place, "this")
+    find_custom_functions(runs[0].results, findings)
+    same = _equal(runs[0].results, runs[1].results) and _equal(runs[0].gradients, runs[1].gradients)
+    statistics = _compare_held(held, same, replicas, findings)
+    if not findings.has(*_CHANGE_THE_GRAPH):
+        _compare_graphs(runs, findings)
+        if not same and not statistics and not findings.has("changing-graph"):
+            findings.add("not-repeatable", None)
+    probe.run(1, training=False)
+
+
+def _compare_held(held: List[Held], same: bool, replicas: int, findings: Findings) -> bool:
+    """Add what calls changed of the modules. Return whether floating-point buffers, which may change, are among it."""
+    statistics = False
+    for before, after in zip(held, held[1:]):
+        for change in before.changes(after):
+            statistics |= change.rule == "replica-buffer"
+            if change.rule != "replica-buffer" or replicas > 1:
+                rule = change.rule or ("module-write" if same else "module-state")
+                findings.add(rule, change.place, change.what)
+    return statistics
+
+
+class _Run(NamedTuple):
+    """One forward: its operations, its results, and the gradients, which show what spikes hide of a state."""
+
+    calls: List[Call]
+    results: Tuple[Tensor, ...]
+    gradients: Tuple[Tensor, ...]
+
+
+class _Probe:
+    """A copy of a step on the CPU, to be run under a watch."""
+
+    def __init__(self, step: Step, batch: BatchSpec, findings: Findings) -> None:
+        self.step = copy.deepcopy(step).cpu()
+        self.step.reduce = None
+        self.batch, self.findings, self.ran = batch, findings, False
+        self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
+
+    def held(self) -> Held:
+        return Held(self.modules)
+
+    def run(self, seed: int, training: bool = True, watched: bool = True) -> _Run:
+        """Forward on the batch of that seed, with the same random numbers for every batch."""
+        self.step.train(training)
+        draws = torch.Generator().manual_seed(seed)
+        x, target = _example(self.batch.x, draws), _example(self.batch.target, draws, labels=True)
+        valid = None if training else torch.ones(_SIZE)
+        own = [*self.step.parameters(), *self.step.buffers()]
+        known = [x, target, *own, *(() if valid is None else (valid,))]
+        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran)
+        self.ran = True
+        torch.manual_seed(0)
+        with watch.watching() if watched else contextlib.nullcontext():
+            out = _forward(self.step, x, target, valid)
+        weights = [weight for weight in self.step.parameters() if weight.requires_grad and training]
+        gradients: Sequence[Optional[Tensor]] = ()
+        if weights and out.objective.requires_grad:
+            gradients = torch.autograd.grad(out.objective, weights, retain_graph=True, allow_unused=True)
+        if training:
+            find_other_losses(out.objective, watch.losses, self.findings)
+        return _Run(
+            watch.calls, (out.objective, out.output, *out.measures), tuple(g for g in gradients if g is not None)
+        )
+
+
+def _forward(step: Step, x: Tensor, target: Tensor, valid: Optional[Tensor]) -> StepOutput:
+    controls = {name: torch.tensor(value) for name, value in step.controls.items()}
+    return step(x, target, controls, valid)
+
+
+def _example(spec: TensorSpec, draws: torch.Generator, labels: bool = False) -> Tensor:
+    """A batch, time first. Floating point is drawn from [0, 2), whole numbers are 0 or 1, and labels 0."""
+    dtype, shape = getattr(torch, spec.dtype), (_SIZE, *spec.shape)
+    if dtype.is_floating_point:
+        made = 2 * torch.rand(shape, generator=draws, dtype=dtype)
+    else:
+        made = torch.randint(1 if labels else 2, shape, generator=draws).to(dtype)
+    return made if spec.time_axis is None else made.transpose(0, 1)
+
+
+def _modules_of(loss: Loss) -> Dict[str, nn.Module]:
+    parts = [part for _, part in loss.parts] if isinstance(loss, WeightedSum) else [loss]
+    functions = [part.function for part in parts if isinstance(part, CallableLoss)]
+    return {f"loss {n}": function for n, function in enumerate(functions) if isinstance(function, nn.Module)}
+
+
+def _compare_graphs(runs: List[_Run], findings: Findings) -> None:
+    for one, other, when in ((runs[0], runs[1], "a second call"), (runs[1], runs[2], "another batch")):
+        different = _first_difference(one.calls, other.calls)
+        if different is not None:
+            what = f"{when} gives other operations or other shapes, from {different.op} on"
+            findings.add("changing-graph", different.place, what)
+            return
+
+
+def _first_difference(one: List[Call], other: List[Call]) -> Optional[Call]:
+    for a, b in zip(one, other):
+        if a != b:
+            return b
+    longer = max(one, other, key=len)
+    return longer[min(len(one), len(other))] if len(one) != len(other) else None
+
+
+def _equal(one: Tuple[Tensor, ...], other: Tuple[Tensor, ...]) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(one, other)
+    )

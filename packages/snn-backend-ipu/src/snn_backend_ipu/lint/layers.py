@@ -1,0 +1,44 @@
+"""Settings of torch's layers that PopTorch's list of supported operations leaves out."""
+
+from typing import Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from snn_backend_ipu.lint.rules import Findings
+
+__all__ = ["check_layers"]
+
+
+def check_layers(model: nn.Module, findings: Findings) -> None:
+    """Add each layer with such a setting, by its name in the model. They have no line: the constructor ran long ago."""
+    for name, module in model.named_modules():
+        for setting in _unsupported(module):
+            findings.add("layer-setting", None, f"layer {name!r}, {type(module).__name__}, has {setting}")
+
+
+def _unsupported(module: nn.Module) -> Iterator[str]:
+    if isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm)):
+        affine = module.elementwise_affine if isinstance(module, nn.LayerNorm) else module.affine
+        if not affine:
+            yield "no weight and bias of its own (affine=False), which the device's normalisation needs"
+    elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        if module.padding_idx is not None:
+            yield "padding_idx, which the device has not"
+    elif isinstance(module, _ConvTransposeNd):
+        if any(size != 1 for size in module.dilation):
+            yield "a dilation, which the device's transposed convolution has not"
+    elif isinstance(module, nn.RNNBase):
+        yield from _unsupported_recurrence(module)
+
+
+def _unsupported_recurrence(module: nn.RNNBase) -> Iterator[str]:
+    if module.bidirectional:
+        yield "bidirectional=True, which the device has not"
+    if module.num_layers > 1:
+        yield f"num_layers={module.num_layers}, and the device has 1"
+    if module.dropout:
+        yield f"dropout={module.dropout}, and the device has 0"
+    if not module.bias and not isinstance(module, nn.GRU):
+        yield "bias=False, which the device has in nn.GRU alone"

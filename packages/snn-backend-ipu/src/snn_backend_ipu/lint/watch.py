@@ -1,0 +1,229 @@
+"""A watch over one forward of a step: what the user's code asks of torch, and which operations come of it."""
+
+import contextlib
+import os
+import sys
+from types import CodeType
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from snn_backend_ipu.lint.rules import ASKING, LOSSES, VALUE_SHAPED, Findings
+from snn_core import linting
+from snn_core.lower.refusal import Place, place_of_caller
+
+__all__ = ["SKIPPED", "Call", "Watch"]
+
+SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.abspath(__file__)) + os.sep)
+_AUTOGRAD = os.path.join(os.path.dirname(torch.__file__), "autograd", "function.py")
+_HERE = torch.device("cpu", 0)
+# `.to(x.device)` is right and `.to("cpu")` is not: what a tensor gives as its device can be told from what one writes
+_DEVICE = torch.Tensor.device.__get__
+_DATA = (torch.Tensor.data.__get__, torch.Tensor.data.__set__)  # type: ignore[attr-defined]
+
+
+class Call(NamedTuple):
+    """An operation that torch performed: its name, its results' shapes and types, and the user's line."""
+
+    op: str
+    results: Tuple[Tuple[Tuple[int, ...], str], ...]
+    place: Optional[Place]
+
+
+class Watch:
+    """Sees one forward, from `with watch.watching():` to its end, and adds what breaks a rule to `findings`.
+
+    end: the code below which calls are the step's.   known: the tensors that the device has.
+    first: whether this is the first call of all.   calls: the operations, in their order.
+    losses: torch's own losses, by name, with their lines and results.
+    """
+
+    def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
+        self.findings, self.end, self.first = findings, end, first
+        self.calls: List[Call] = []
+        self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
+        self.excused = 0
+        self._storages: Dict[int, Tensor] = {0: torch.empty(0)}
+        for tensor in known:
+            self.learn(tensor)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        with _Functions(self), _Operations(self):
+            yield
+
+    def learn(self, value: Any) -> None:
+        """Remember that the device has these tensors. They are kept, so that no other takes their place in memory."""
+        for tensor in _tensors(value):
+            self._storages.setdefault(_storage(tensor), tensor)
+
+    def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
+        """The tensors that meet the device's own and are none, and whether the result is the device's."""
+        given = list(_tensors((args, kwargs)))
+        others = [t for t in given if t.layout == torch.strided and _storage(t) not in self._storages]
+        own = len(others) < len(given) or not given
+        return (others if own else []), own
+
+    def place(self) -> Optional[Place]:
+        return place_of_caller(self.end, SKIPPED)
+
+    def report(self, rule: str, what: str = "") -> None:
+        self.findings.add(rule, self.place(), what)
+
+    def report_foreign(self, name: str) -> None:
+        # on the device there is no second call, to which a tensor of the first could be handed over
+        if self.first:
+            self.report("host-tensor", name)
+
+    def excuse(self, func: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+        """Call a function whose reading of values has been dealt with."""
+        self.excused += 1
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.excused -= 1
+
+
+class _Functions(TorchFunctionMode):
+    """Sees what is called, by the name that the user knows it by."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(func, OpOverload):  # the other mode's own call, which torch 2.0 shows here
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):
+            return self._attribute(func, args, kwargs)
+        if name in ("to", "cuda", "cpu") and _moves(name, args[1:], kwargs):
+            self.watch.report("host-move", f".{name}()")
+            return args[0].clone() if name == "cpu" else args[0]
+        if not torch.is_grad_enabled() and name != "detach":
+            self._without_gradient(name, args, kwargs)
+        if name in ASKING:
+            rule, what = ASKING[name]
+            self.watch.report(rule, what)
+            return self.watch.excuse(func, args, kwargs)
+        if name == "repeat_interleave" and isinstance(kwargs.get("repeats", args[:2][-1] if args else None), Tensor):
+            self.watch.report("value-shape", "repeat_interleave with a tensor of repeats")
+        if name == "one_hot" and (len(args) > 1 or "num_classes" in kwargs):
+            return self.watch.excuse(func, args, kwargs)  # torch checks the range on the host alone
+        return self._call(func, name, args, kwargs)
+
+    def _call(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        moved = name == "to" and any(
+            isinstance(value, (torch.device, Tensor)) for value in (*args[1:], *kwargs.values())
+        )
+        foreign, _ = self.watch.foreign(args, kwargs)
+        result = func(*args, **kwargs)
+        if not moved and isinstance(result, Tensor) and any(not t.ndim for t in foreign):
+            self.watch.report_foreign(name)  # the other mode cannot tell it from a number of Python
+        if (name.endswith("_loss") or name in LOSSES) and isinstance(result, Tensor):
+            self.watch.losses.append((name, self.watch.place(), result))
+        if moved:
+            self.watch.learn(result)
+        return result
+
+    def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func == _DEVICE and args[0].device.type == "cpu":
+            return _HERE
+        if func in _DATA and (args[0].requires_grad or func == _DATA[1]):
+            self.watch.report("data", ".data")
+        return func(*args, **kwargs)
+
+    def _without_gradient(self, name: str, args: Any, kwargs: Any) -> None:
+        tensors = _tensors((args, kwargs))
+        if any(t.requires_grad for t in tensors) and not _in_custom_function():
+            self.watch.report("no-grad", name)
+
+
+class _Operations(TorchDispatchMode):
+    """Sees what torch performs, however it was asked for."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func).split(".")[1]
+        foreign, own = self.watch.foreign(args, kwargs)
+        if any(t.ndim for t in foreign):
+            self.watch.report_foreign(name)
+        self._judge(name, args, kwargs)
+        result = func(*args, **kwargs)
+        tensors = list(_tensors(result))
+        if own or name == "lift_fresh":
+            self.watch.learn(tensors)
+        for t in tensors:
+            rule = "complex" if t.dtype.is_complex else "float64" if t.dtype == torch.float64 and t.ndim else None
+            if rule is not None and not self.watch.findings.has(rule):  # once: what comes of it is of that type too
+                self.watch.report(rule, f"a tensor of {str(t.dtype).replace('torch.', '')}")
+        results = tuple((tuple(t.shape), str(t.dtype)) for t in tensors)
+        self.watch.calls.append(Call(str(func), results, self.watch.place()))
+        return result
+
+    def _judge(self, name: str, args: Any, kwargs: Any) -> None:
+        watch = self.watch
+        if name == "_local_scalar_dense" and not watch.excused:
+            watch.report(*_reading(args[0].dtype))
+        elif name in VALUE_SHAPED:
+            watch.report("value-shape", VALUE_SHAPED[name])
+        elif name in ("index", "index_put", "index_put_") and _is_mask(args[1]):
+            watch.report("value-shape", "a boolean index")
+        elif name.startswith("nll_loss") and len(args) > 2 and args[2] is not None:
+            watch.report("weighted-loss")
+        elif name in ("cumsum", "cumsum_"):
+            watch.report("cumsum")
+        if kwargs.get("generator") is not None:
+            watch.report("own-generator", name)
+
+
+def _reading(dtype: torch.dtype) -> Tuple[str, str]:
+    """What a value is read for, where nothing else tells: whole numbers are indices and sizes."""
+    whole = not dtype.is_floating_point and not dtype.is_complex and dtype != torch.bool
+    return ("constant-index" if whole else "host-value"), "this"
+
+
+def _moves(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
+    """Whether a device is named, and not taken from a tensor."""
+    given = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, torch.device))]
+    return name != "to" or any(torch.device(device) != _HERE for device in given)
+
+
+def _is_mask(indices: Sequence[Optional[Tensor]]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _in_custom_function() -> bool:
+    """Whether a forward of a `torch.autograd.Function` runs, which torch itself runs without gradient."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == _AUTOGRAD:
+            return True
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return False
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where the numbers are; views are where their base is. 0 for no numbers, and for a sparse tensor."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))

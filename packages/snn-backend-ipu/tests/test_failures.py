@@ -1,0 +1,79 @@
+"""What poptorch raises becomes an error that says what to do."""
+
+from typing import Any
+
+import pytest
+
+from snn_backend_ipu import calls
+from snn_backend_ipu.failures import cause_of, translated
+from snn_core.errors import ConfigError, DataError, DeviceError, Unsupported
+
+
+@pytest.mark.parametrize("action", ["IPU_RESET", "PARTITION_RESET", "FULL_RESET"])
+def test_a_recoverable_error_says_the_action_and_that_the_run_can_go_on(poptorch: Any, action: str) -> None:
+    error = translated(poptorch.RecoverableError("link lost", action, "ipu 3"), running=True)
+    assert isinstance(error, DeviceError)
+    assert error.recoverable
+    assert error.action == action
+    assert f"can recover ({action}): link lost (at ipu 3); reset" in str(error)
+
+
+def test_an_unrecoverable_error_promises_nothing(poptorch: Any) -> None:
+    error = translated(poptorch.UnrecoverableError("no chip"), running=True)
+    assert isinstance(error, DeviceError)
+    assert not error.recoverable
+    assert "does not recover: no chip" in str(error)
+
+
+def test_a_plain_error_is_about_the_model_before_it_runs_and_about_the_device_after(poptorch: Any) -> None:
+    error = poptorch.Error("out of memory", "poptorch_cpp_error", "tile 3")
+    before, after = translated(error), translated(error, running=True)
+    assert isinstance(before, Unsupported)
+    assert "out of memory (at tile 3)" in str(before)
+    assert isinstance(after, DeviceError)
+
+
+@pytest.mark.parametrize("kind", [AssertionError, AttributeError, RuntimeError, TypeError, ValueError])
+def test_misuse_of_the_python_layer_is_a_configuration(kind: type) -> None:
+    error = translated(kind("deviceIterations must be at least 1"))
+    assert isinstance(error, ConfigError)
+    assert f"{kind.__name__}: deviceIterations" in str(error)
+
+
+def test_errors_of_ours_pass_as_they_are() -> None:
+    error = DataError("sample 3 is odd")
+    assert translated(error) is error
+
+
+def test_interrupts_are_not_touched() -> None:
+    with pytest.raises(KeyboardInterrupt), calls.guarded():
+        raise KeyboardInterrupt
+
+
+def hidden(cause: Exception) -> Exception:
+    """A compile that failed early, and whose clean-up then failed as poptorch's does."""
+    try:
+        try:
+            raise cause
+        finally:
+            raise UnboundLocalError("local variable 'cpu_aliases' referenced before assignment")
+    except UnboundLocalError as exc:
+        return exc
+
+
+def test_the_true_cause_behind_cpu_aliases_is_dug_out(poptorch: Any) -> None:
+    assert str(cause_of(hidden(ValueError("a bad shape")))) == "a bad shape"
+    assert isinstance(translated(hidden(poptorch.Error("no such op"))), Unsupported)
+    error = DataError("sample 3 is odd")
+    assert translated(hidden(error)) is error
+
+
+def test_another_unbound_name_is_not_taken_for_it() -> None:
+    error = UnboundLocalError("local variable 'x' referenced before assignment")
+    assert cause_of(error) is error
+
+
+def test_what_was_raised_stays_the_cause(poptorch: Any) -> None:
+    with pytest.raises(Unsupported) as caught, calls.guarded():
+        raise poptorch.Error("no such op")
+    assert isinstance(caught.value.__cause__, poptorch.Error)

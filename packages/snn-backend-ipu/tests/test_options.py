@@ -1,0 +1,80 @@
+"""IpuOptions refuses what cannot be, in Python and in TOML, and says what would be right."""
+
+import dataclasses
+from typing import Any, Dict
+
+import pytest
+
+from snn_backend_ipu import IpuBackend, IpuOptions
+from snn_core.errors import ConfigError
+from snn_core.options import from_mapping
+from snn_core.registry import load
+
+REFUSED: Dict[str, Dict[str, Any]] = {
+    "replicas is 0": {"replicas": 0},
+    "replicas is True": {"replicas": True},
+    "workers is -1": {"workers": -1},
+    "evaluation_iterations is 0": {"evaluation_iterations": 0},
+    "loader is 'threads'; it must be one of 'sync', 'async', 'async_rebatched'": {"loader": "threads"},
+    "recomputation is 'some'": {"recomputation": "some"},
+    "partials is 'half'": {"partials": "half"},
+    "loss_scaling is 0": {"loss_scaling": 0},
+    "loss_scaling is inf": {"loss_scaling": float("inf")},
+    "offline is 3": {"offline": 3},
+    "available_memory is 1.5": {"available_memory": 1.5},
+    "available_memory is {'IPU1': 0.5}": {"available_memory": {"IPU1": 0.5}},
+    "in the order in which they run": {"stages": {"0": 1, "3": 0}},
+    "with none left out": {"stages": {"0": 0, "3": 2}},
+    "stages is {'0': 'a'}": {"stages": {"0": "a"}},
+    "replicas 3 x 1 IPUs each are 3 IPUs, and IPUs come in powers of two": {"replicas": 3},
+    "the pipeline has 2 stages": {"stages": {"0": 0, "3": 1}, "evaluation_iterations": 1},
+    "poprun decides": {"popdist": True, "replicas": 2},
+    "exclude each other": {"offline": 2, "ipu_model": True},
+    "set one of them": {"offline": 2, "executables": "somewhere"},
+    "it needs workers=1 or more": {"loader": "async_rebatched"},
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_what_cannot_be_is_refused(says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        IpuOptions(**REFUSED[says])
+    assert says in str(caught.value)
+
+
+def test_options_are_a_frozen_value() -> None:
+    stages = {"0": 0, "3": 1}
+    options = IpuOptions(stages=stages)
+    stages["5"] = 7
+    assert options == IpuOptions(stages={"0": 0, "3": 1})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.replicas = 2  # type: ignore[misc]
+
+
+def test_one_share_of_memory_is_that_of_every_ipu() -> None:
+    options = IpuOptions(stages={"0": 0, "3": 1}, available_memory=0.3)
+    assert options.available_memory == {"IPU0": 0.3, "IPU1": 0.3}
+
+
+def test_a_pipeline_evaluates_a_batch_for_each_stage() -> None:
+    assert IpuOptions().iterations == 1
+    assert IpuOptions(stages={"0": 0, "3": 1}).iterations == 2
+    assert IpuOptions(stages={"0": 0, "3": 1}, evaluation_iterations=6).iterations == 6
+
+
+def test_three_stages_are_possible_where_more_ipus_may_be_reserved() -> None:
+    assert IpuOptions(stages={"0": 0, "2": 1, "4": 2}, auto_round_ipus=True).ipus == 3
+
+
+def test_the_options_of_a_configuration_file_are_these() -> None:
+    table = {"replicas": 2, "stages": {"0": 0, "3": 1}, "available_memory": {"IPU0": 0.2}, "loader": "async"}
+    made = from_mapping(IpuOptions, table, "backend 'ipu'")
+    assert made == IpuOptions(**table)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="replicas"):
+        from_mapping(IpuOptions, {"replicas": "two"}, "backend 'ipu'")
+    with pytest.raises(ConfigError, match="did you mean 'replicas'"):
+        from_mapping(IpuOptions, {"replica": 2}, "backend 'ipu'")
+
+
+def test_the_registry_finds_the_backend_by_name() -> None:
+    assert isinstance(load("ipu"), IpuBackend)
