@@ -103,3 +103,17 @@ def test_a_fit_step_has_no_findings_of_severity_error() -> None:
     trial = dense(dtype="float32")
     found = BACKEND.lint(trial.step(trial.build()), trial.optimizer, trial.batch(), trial.train, samples=12)
     assert [finding for finding in found if finding.severity == "error"] == []
+
+
+def test_lint_says_how_a_combined_batch_does_not_add_up() -> None:
+    trial = dense(dtype="float32").training(accumulation=3)
+    backend = IpuBackend(IpuOptions(ipu_model=True, replicas=2))
+    (found,) = backend.lint(trial.step(trial.build()), trial.optimizer, trial.batch(), trial.train)
+    assert found.rule == "refused"
+    assert "accumulation must be a multiple of 2" in found.message
+
+
+def test_lint_leaves_the_number_of_replicas_to_poprun() -> None:
+    trial = dense(dtype="float32")
+    backend = IpuBackend(IpuOptions(popdist=True))
+    assert list(backend.lint(trial.step(trial.build()), trial.optimizer, trial.batch(), trial.train)) == []

@@ -11,7 +11,7 @@ from snn_backend_ipu.options import IpuOptions
 from snn_backend_ipu.program import IpuProgram
 from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health
 from snn_core.capabilities import require_declared
-from snn_core.errors import Unsupported
+from snn_core.errors import SnnError, Unsupported
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step
@@ -60,6 +60,11 @@ class IpuBackend(Backend):
         samples: Optional[int] = None,
     ) -> List[Finding]:
         found = list(super().lint(step, optimizer, batch, train, samples))
+        if not self.options.popdist:  # poprun alone knows the number of replicas
+            try:
+                require_possible(step.model, layout(batch, train, self.options, training=True))
+            except SnnError as exc:
+                found.append(Finding("refused", str(exc), "mend this first: compile refuses it"))
         # a step that fails on the host is told once
         told = {finding.message for finding in found}
         return found + [

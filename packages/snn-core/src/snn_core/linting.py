@@ -47,7 +47,7 @@ def lint_step(
             )
         )
     try:
-        step.validate(batch, train.chunk)
+        step.validate(batch, train.chunk, train.recompute_every)
     except Exception as exc:
         found.append(failure(exc))
     return found
