@@ -7,7 +7,7 @@ __all__ = [
     "BASE",
     "CASES",
     "LABELS",
-    "NEURON_KINDS",
+    "NEURONS",
     "Case",
     "cases",
     "from_the_start",
@@ -33,6 +33,8 @@ LABELS: Dict[str, Tuple[str, str]] = {
 BASE = "cpu"
 EVERYBODY = tuple(label for label in LABELS if label != "hooks")
 UNCOMPILED = tuple(label for label in EVERYBODY if "compiled" not in label)
+ONE_COMPILED = (*UNCOMPILED, "snnTorch, compiled")
+"""With the compiled side that is the fastest, or is so after the least time."""
 CHUNK = 25
 """Steps that are compiled at once where there are 500, which would take a compiler many minutes."""
 
@@ -46,31 +48,25 @@ CASES = {
     "g": "what counting synaptic operations adds to a training step",
 }
 
-NEURON_KINDS: Dict[str, Sequence[str]] = {
-    "ours": (
-        "IF",
-        "LIF",
-        "LIF, learnt",
-        "LIF, zero",
-        "LI",
-        "ParametricLIF",
-        "Lapicque",
-        "Synaptic",
-        "Alpha",
-        "ALIF",
-        "SigmaDelta",
-        "ExpLIF",
-        "QIF",
-        "AdEx",
-        "Izhikevich",
-        "Recurrent, one to one",
-    ),
-    "snntorch": ("LIF", "Lapicque", "Synaptic", "Alpha"),
-    "spikingjelly": ("IF", "LIF", "ParametricLIF"),
-    "norse": ("LIF",),
-    "sinabs": ("IF", "LIF"),
-}
-"""The neurons that each library has of ours, by the names that sides/ours.py gives them."""
+NEURONS = (
+    "IF",
+    "LIF",
+    "LIF, learnt",
+    "LIF, zero",
+    "LI",
+    "ParametricLIF",
+    "Lapicque",
+    "Synaptic",
+    "Alpha",
+    "ALIF",
+    "SigmaDelta",
+    "ExpLIF",
+    "QIF",
+    "AdEx",
+    "Izhikevich",
+    "Recurrent, one to one",
+)
+"""This project's neurons, as sides/ours.py names them. The one that all libraries have is LIF."""
 
 
 @dataclass(frozen=True)
@@ -94,46 +90,44 @@ def seed_settings(quick: bool, **changed: Any) -> Dict[str, Any]:
     return {**sizes, "beta": 0.9, "lr": 1e-3, "by_layer": False, **changed}
 
 
-def cases(quick: bool, compiled: bool) -> List[Case]:
+def cases(quick: bool, most: bool) -> List[Case]:
     """The cases in which sides take turns at one size: a, b, c, d and g.
 
-    quick: sizes that only show that all works.   compiled: with the compiled sides, which take minutes to prepare.
+    quick: sizes that only show that all works.   most: for the run's largest number of threads, with which b has its
+    larger size and the compiled sides take part, which need minutes to prepare.
     """
-    turns = 2 if quick else 15
+    turns = 2 if quick else 11
     # Norse and sinabs are cut into many small graphs, and stay as they are or become slower: the first case shows it
-    gaining = (*UNCOMPILED, "snnTorch, compiled", "SpikingJelly, compiled")
     found = [
         Case("a", "seed network", "seed", seed_settings(quick), EVERYBODY, turns),
-        Case("a", "seed network, peers tuned by hand", "seed", seed_settings(quick, by_layer=True), gaining, turns),
+        Case(
+            "a", "seed network, peers tuned by hand", "seed", seed_settings(quick, by_layer=True), ONE_COMPILED, turns
+        ),
     ]
-    for size in (32,) if quick else (512, 2048):
+    for size in (32,) if quick else (512, 2048) if most else (512,):
         chunk = 10 if quick else CHUNK
         settings = {"steps": 20 if quick else 500, "shape": [16, size], "beta": 0.9, "chunk": chunk}
         few = 2 if quick else 7 if size == 512 else 3
-        taking = (*UNCOMPILED, "snnTorch, compiled")  # of those that gain, SpikingJelly has time inside its layers
-        found.append(Case("b", f"Linear({size}, {size}) + LIF", "layer", settings, taking, few))
+        found.append(Case("b", f"Linear({size}, {size}) + LIF", "layer", settings, ONE_COMPILED, few))
     channels = [8, 0, 16] if quick else [64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512]
     vgg = {"steps": 2 if quick else 4, "batch": 2 if quick else 8, "channels": channels, "beta": 0.5, "lr": 0.01}
-    found.append(Case("d", "spiking VGG", "vgg", vgg, gaining, 2 if quick else 7))
+    taking = (*ONE_COMPILED, "SpikingJelly, compiled")
+    found.append(Case("d", "spiking VGG", "vgg", vgg, taking, 2 if quick else 7))
     counting = ("cpu", "eager", "hooks", "sinabs")
-    found.append(Case("g", "sinabs' tutorial", "synops", {"batch": 8 if quick else 512}, counting, turns))
+    found.append(Case("g", "sinabs' tutorial", "synops", {"batch": 8 if quick else 512}, counting, 2 if quick else 7))
     found += _neurons(quick)
     # where nothing is to be concluded, one case shows which compilers work
-    return [case if compiled and (case is found[0] or not quick) else case.uncompiled() for case in found]
+    return [case if most and (case is found[0] or not quick) else case.uncompiled() for case in found]
 
 
 def _neurons(quick: bool) -> List[Case]:
     shapes = {4: [8, 100]} if quick else {16: [128, 2000], 500: [16, 512]}
     found = []
-    for kind in NEURON_KINDS["ours"]:
-        labels = ["cpu", *(["eager"] if kind == "LIF" else [])]
-        labels += [
-            label for label in UNCOMPILED if LABELS[label][0] != "ours" and kind in NEURON_KINDS[LABELS[label][0]]
-        ]
-        labels += ["snnTorch, compiled"] if kind == "LIF" else []
+    for kind in NEURONS:
         for steps, shape in shapes.items():
             settings = {"steps": steps, "shape": shape, "kind": kind, "chunk": min(CHUNK, steps)}
-            found.append(Case("c", kind, "neuron", settings, labels, 2 if quick else 9))
+            labels = ONE_COMPILED if kind == "LIF" else (BASE,)
+            found.append(Case("c", kind, "neuron", settings, labels, 2 if quick else 7))
     return found
 
 

@@ -91,6 +91,7 @@ class Worker:
             self.kill()
             return {"error": f"no answer within {patience_s:.0f} s"}
         if line is None:
+            self._answers.put(None)  # whoever asks again is told again
             return {"error": f"the process ended with status {self.process.wait()}; its output is in {self.log.name}"}
         return json.loads(line)
 
@@ -157,10 +158,10 @@ def _prepare(
 
 
 def _warm_up(worker: Worker, outcome: Outcome, patience_s: float) -> "tuple[int, int]":
-    """Two steps (some libraries compile anew at the second); how many steps a turn has, timed and not."""
+    """The second step, at which a library may compile anew; then how many steps a turn has, timed and not."""
     if outcome.error is not None:
         return 0, 0
-    answer = worker.ask(patience_s, do="run", steps=1, untimed=1)
+    answer = worker.ask(patience_s, do="run", steps=1)
     if "error" in answer:
         outcome.error = answer["error"]
         return 0, 0

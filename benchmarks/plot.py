@@ -47,7 +47,7 @@ FAMILIES = ("cpu", "eager", "hooks", "snnTorch", "SpikingJelly", "Norse", "sinab
 def colour(label: str) -> Any:
     """A library's eager and compiled sides share a hue."""
     family, *compiled = label.split(", ")
-    return matplotlib.colormaps["tab20"].colors[2 * FAMILIES.index(family) + len(compiled)]
+    return matplotlib.colormaps["tab20"](2 * FAMILIES.index(family) + len(compiled))
 
 
 def bars(axis: Any, rows: Sequence[Row], colours: Dict[str, Any], name: str) -> None:
@@ -64,9 +64,8 @@ def bars(axis: Any, rows: Sequence[Row], colours: Dict[str, Any], name: str) -> 
                 continue
             places.append(place + (index - (len(used) - 1) / 2) * width)
             heights.append(height)
-            spread = ratios and cell.low is not None and cell.high is not None
-            low.append(height - cell.low if spread else 0)
-            high.append(cell.high - height if spread else 0)
+            low.append(height - cell.low if ratios and cell.low is not None else 0)
+            high.append(cell.high - height if ratios and cell.high is not None else 0)
         axis.bar(places, heights, width, color=colours[label], label=label, yerr=[low, high], error_kw={"lw": 0.8})
     axis.set_xticks(range(len(rows)), [wrapped(row.title) for row in rows], fontsize=8)
     axis.set_ylabel(name)

@@ -13,7 +13,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Collection, Dict, List, Mapping, Sequence
 
 import cases
 import machine
@@ -56,7 +56,7 @@ def arguments(words: "Sequence[str] | None") -> argparse.Namespace:
     return options
 
 
-def chosen(parser: argparse.ArgumentParser, option: str, given: str, allowed: Sequence[str]) -> List[str]:
+def chosen(parser: argparse.ArgumentParser, option: str, given: str, allowed: Collection[str]) -> List[str]:
     """The words of a comma-separated option, which must be among those allowed."""
     words = [word for word in given.split(",") if word]
     for word in words:
@@ -151,7 +151,7 @@ class Run:
         for compiled in (False, True):
             some = [side for side in self.sides.values() if (side.mode == "compile") == compiled]
             some = [side for side in some if side.label in cases.from_the_start(self.options.quick)]
-            count = 1 if compiled or self.options.quick else 3
+            count = 1 if compiled or self.options.quick else 2
             repeats, patience = {"cold": count, "warm": count}, self.options.patience
             more = first_steps(some, settings, threads, repeats, self.out, patience, self.environment)
             for kind, outcomes in more.items():

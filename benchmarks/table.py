@@ -1,12 +1,15 @@
 """The table of ratios, as text."""
 
-from typing import Dict, Iterable, List, Sequence
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from ratios import Cell, Row
 from rich.console import Console
 from rich.table import Table
 
 __all__ = ["show"]
+
+Column = Tuple[int, str]
+"""Threads, and the end of a title: "16, forward"."""
 
 UNITS = {"ms": "{:.3g} ms", "s": "{:.2f} s", "MB": "{:.0f} MB", "share": "{:.2f}", "added": "{:+.1%}"}
 
@@ -42,20 +45,22 @@ def by_neuron(title: str, rows: Sequence[Row], labels: Sequence[str]) -> Table:
     table = Table(title=title)
     table.add_column("neuron")
     table.add_column("side")
-    split = [(row, *row.title.split(", T = ")) for row in rows]
-    columns = sorted({(row.threads, end) for row, _, end in split}, key=order)
+    found: Dict[str, Dict[Column, Row]] = {}
+    for row in rows:
+        kind, end = row.title.split(", T = ")
+        found.setdefault(kind, {})[row.threads, end] = row
+    columns = sorted({column for by_column in found.values() for column in by_column}, key=order)
     for threads, end in columns:
         table.add_column(f"T = {end}\n{threads} thread{'s' if threads > 1 else ''}", justify="right")
-    for kind in dict.fromkeys(kind for _, kind, _ in split):
-        found = {(row.threads, end): row.cells for row, other, end in split if other == kind}
+    for kind, by_column in found.items():
         for label in labels:
-            cells = [found.get(column, {}).get(label) for column in columns]
+            cells = [by_column[column].cells.get(label) if column in by_column else None for column in columns]
             if any(cells):
                 table.add_row(kind, label, *(text(cell, "share") for cell in cells))
     return table
 
 
-def order(column: "tuple[int, str]") -> "tuple[int, int, str]":
+def order(column: Column) -> Tuple[int, int, str]:
     """By threads, then steps, then forward before both."""
     steps, part = column[1].split(", ")
     return column[0], int(steps), {"forward": "0", "both": "1"}.get(part, part)

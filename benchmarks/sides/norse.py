@@ -11,7 +11,6 @@ from torch import nn
 from sides import work
 
 DISTRIBUTION = "norse"
-NEURONS = ("LIF",)
 DT_S = 1e-3
 
 
@@ -43,8 +42,8 @@ def vgg(settings: Mapping[str, Any]) -> nn.Module:
     return work.ByLayer(layers, (LIFBoxCell,), rest, settings["steps"])
 
 
-def neuron(kind: str) -> Tuple[nn.Module, float]:
-    return work.ByLayer([lif(0.9)], (LIFBoxCell,), rest), 1 / (1 - 0.9)
+def neuron() -> Tuple[nn.Module, float]:
+    return work.ByLayer([lif(work.NEURON_BETA)], (LIFBoxCell,), rest), 1 / (1 - work.NEURON_BETA)
 
 
 build = functools.partial(work.build, work.Peer(seed, layer, vgg, neuron))

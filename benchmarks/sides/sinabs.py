@@ -1,7 +1,7 @@
 """sinabs: layers over time, batch first. Its surrogate is its own default; the gradient passes through its reset."""
 
 import math
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, List, Mapping, Tuple
 
 import sinabs.hooks
 import sinabs.layers
@@ -11,10 +11,6 @@ from torch import Tensor, nn
 from sides import synops, work
 
 DISTRIBUTION = "sinabs"
-NEURONS: Dict[str, Callable[[], nn.Module]] = {
-    "IF": lambda: sinabs.layers.IAF(spike_fn=SingleSpike),
-    "LIF": lambda: lif(0.9),
-}
 
 
 def lif(beta: float) -> nn.Module:
@@ -65,8 +61,8 @@ def vgg(settings: Mapping[str, Any]) -> nn.Module:
     return Net(work.vgg_layers(settings, lambda: lif(settings["beta"])), settings["steps"], once=2)
 
 
-def neuron(kind: str) -> Tuple[nn.Module, float]:
-    return Net([NEURONS[kind]()]), 1.0
+def neuron() -> Tuple[nn.Module, float]:
+    return Net([lif(work.NEURON_BETA)]), 1.0
 
 
 def build(benchmark: str, settings: Mapping[str, Any], mode: str) -> work.Work:

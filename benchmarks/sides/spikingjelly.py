@@ -1,7 +1,7 @@
 """SpikingJelly in its multi-step mode, in which each layer runs over all time steps, on its torch backend."""
 
 import functools
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, List, Mapping, Tuple
 
 from spikingjelly.activation_based import functional, surrogate
 from spikingjelly.activation_based import neuron as neurons
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from sides import work
 
 DISTRIBUTION = "spikingjelly"
-COMMON = {"v_reset": None, "detach_reset": True, "step_mode": "m"}
-NEURONS: Dict[str, Callable[[], nn.Module]] = {
-    "IF": lambda: neurons.IFNode(surrogate_function=surrogate.ATan(2.0), **COMMON),
-    "LIF": lambda: lif(0.9),
-    "ParametricLIF": lambda: neurons.ParametricLIFNode(2.0, surrogate_function=surrogate.ATan(2.0), **COMMON),
-}
 
 
 def lif(beta: float) -> nn.Module:
     """Its LIF with our decay and surrogate, and with the reset that subtracts."""
-    spike = surrogate.ATan(2.0)
-    return neurons.LIFNode(1 / (1 - beta), decay_input=False, surrogate_function=spike, **COMMON)
+    return neurons.LIFNode(
+        tau=1 / (1 - beta),
+        decay_input=False,
+        v_reset=None,
+        surrogate_function=surrogate.ATan(2.0),
+        detach_reset=True,
+        step_mode="m",
+    )
 
 
 class Net(nn.Module):
@@ -59,8 +59,8 @@ def vgg(settings: Mapping[str, Any]) -> nn.Module:
     return Net(work.vgg_layers(settings, lambda: lif(settings["beta"])), settings["steps"], once=2)
 
 
-def neuron(kind: str) -> Tuple[nn.Module, float]:
-    return Net([NEURONS[kind]()]), 1.0
+def neuron() -> Tuple[nn.Module, float]:
+    return Net([lif(work.NEURON_BETA)]), 1.0
 
 
 build = functools.partial(work.build, work.Peer(seed, layer, vgg, neuron))

@@ -1,5 +1,6 @@
 """What every side shares: the data, the timed parts and the networks' plans. It imports torch alone."""
 
+import copy
 import math
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "NEURON_BETA",
     "ByLayer",
     "Peer",
     "StepByStep",
@@ -19,6 +21,9 @@ __all__ = [
     "layer_input",
     "vgg_layers",
 ]
+
+
+NEURON_BETA = 0.9
 
 
 class Work(NamedTuple):
@@ -37,13 +42,13 @@ class Peer(NamedTuple):
     """A library's networks, each made of the benchmark's settings.
 
     seed, vgg: a batch without time -> `[T, B, 10]`.   layer: `[T, B, N]` -> `[T, B, N]`.
-    neuron: the kind -> a module over `[T, ...]`, and what its input is multiplied by.
+    neuron: a LIF over `[T, ...]` with the decay `NEURON_BETA`, and what its input is multiplied by.
     """
 
     seed: Callable[[Mapping[str, Any]], nn.Module]
     layer: Callable[[Mapping[str, Any]], nn.Module]
     vgg: Callable[[Mapping[str, Any]], nn.Module]
-    neuron: Callable[[str], Tuple[nn.Module, float]]
+    neuron: Callable[[], Tuple[nn.Module, float]]
 
 
 def build(peer: Peer, benchmark: str, settings: Mapping[str, Any], mode: str) -> Work:
@@ -51,7 +56,7 @@ def build(peer: Peer, benchmark: str, settings: Mapping[str, Any], mode: str) ->
     compiled = mode == "compile"
     torch.manual_seed(0)
     if benchmark == "neuron":
-        net, gain = peer.neuron(settings["kind"])
+        net, gain = peer.neuron()
         return alone(_compiled(net, settings, compiled), layer_input(settings) * gain, net)
     if benchmark == "layer":
         net = peer.layer(settings)
@@ -116,10 +121,13 @@ def _training(run: nn.Module, net: nn.Module, batch: Tuple[Tensor, Tensor], opti
         last[:] = [loss.detach()]
 
     def facts() -> Dict[str, Any]:
+        gradients = [p.grad.norm() for p in net.parameters() if p.grad is not None]
         come_to_rest()
-        with torch.no_grad():  # one sample: the peak of memory is to be the training's
-            steps, _, *rest = net(x[:1]).shape
-        return {"parameters": learnt(net), "output": [steps, len(x), *rest]}
+        # a copy, as some keep a state in the shape of the batch; one sample, as the peak of memory is to be training's
+        with torch.no_grad():
+            steps, _, *rest = copy.deepcopy(net)(x[:1]).shape
+        gradient = float(torch.stack(gradients).norm()) if gradients else math.nan
+        return {"parameters": learnt(net), "output": [steps, len(x), *rest], "gradient": gradient}
 
     return Work({"step": step}, lambda: float(last[0]), facts)
 

@@ -81,6 +81,8 @@ def test_a_side_that_fails_says_why_and_the_others_go_on(calls: Path, workers: D
     assert found["dies"].error == "the process ended with status 3; its output is in dies.log"
     assert found["well"].turns_ms == {"step": [10.0] * 3}
     assert found["well"].error is None
+    # a process that has ended answers at once, however often it is asked
+    assert workers["dies"].ask(30, do="about") == {"error": found["dies"].error}
 
 
 def test_a_side_that_hangs_is_ended(calls: Path, tmp_path: Path) -> None:
