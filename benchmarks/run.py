@@ -37,7 +37,7 @@ def arguments(words: "Sequence[str] | None") -> argparse.Namespace:
     parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="a Python that has a peer")
     parser.add_argument("--no-compile", action="store_true", help="leave the peers under torch.compile out")
     parser.add_argument("--same-malloc", action="store_true", help="give all sides the cpu backend's malloc settings")
-    parser.add_argument("--patience", type=float, default=240, help="seconds after which a side has failed")
+    parser.add_argument("--patience", type=float, default=480, help="seconds after which a side has failed")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the table, plot and JSON")
     options = parser.parse_args(words)
     options.only = chosen(parser, "--only", options.only, cases.CASES)
