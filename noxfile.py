@@ -3,6 +3,7 @@
 Run a session with `python3.11 start.py SESSION [ARGS]`, or `nox -s SESSION -- ARGS` where nox is installed.
 """
 
+import argparse
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ BIN = "Scripts" if os.name == "nt" else "bin"
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 EVERYDAY = ROOT / "constraints" / "everyday.txt"
 TOOLS = ROOT / "constraints" / "tools.txt"
+PEERS = sorted(path.stem[len("parity-") :] for path in ROOT.glob("constraints/parity-*.txt"))
 CHECKERS = ("mypy", "pytest-xdist", "ruff")
 
 # Constraints file: Python, uv's resolution, packages, their extras, further requirements.
@@ -60,14 +62,39 @@ def extras(package: Path) -> str:
 
 @nox.session(python="3.11", reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """Time this project beside its peers: `bench` runs every script of benchmarks/, `bench NAME.py [ARGS]` one."""
+    """Time this project beside its peers: `bench [--quick] [--only a,b] [--peers snntorch]`; see docs/benchmarks.md.
+
+    Each peer gets an environment of its own, unless `--python PEER=PATH` names one. `bench NAME.py [ARGS]` runs another
+    script of benchmarks/.
+    """
     session.install("--constraint", str(EVERYDAY), *[str(package) for package in PACKAGES])
-    for peer in ("snntorch", "spikingjelly", "sinabs"):
+    words = session.posargs
+    if words[:1] and words[0].endswith(".py"):
+        session.run("python", str(ROOT / "benchmarks" / words[0]), *words[1:])
+        return
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--python", action="append", default=[])
+    options, _ = parser.parse_known_args(words)
+    named = {word.split("=")[0] for word in options.python}
+    made = [f"--python={peer}={peer_python(session, peer)}" for peer in PEERS if peer in options.peers.split(",")
+            and peer not in named]  # fmt: skip
+    session.run("python", str(ROOT / "benchmarks" / "run.py"), *words, *made)
+
+
+def peer_python(session: nox.Session, peer: str) -> Path:
+    """Return the Python of a peer's environment, which is made anew when the files that define it are newer."""
+    venv = ROOT / ".nox" / f"bench-{peer}"
+    python, stamp, pins = venv / BIN / "python", venv / "set-up", ROOT / "constraints" / f"parity-{peer}.txt"
+    if not stamp.exists() or stamp.stat().st_mtime < max(path.stat().st_mtime for path in (EVERYDAY, pins)):
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(venv), external=True)
+        install = (str(python), "-m", "pip", "install", "--quiet")
+        # what the peers need of snn-core's own needs; then as in tox's parity environments
+        session.run(*install, "--constraint", str(EVERYDAY), "torch", "numpy", "matplotlib", external=True)
         # Without --no-deps the peers bring torchvision, and with it another torch.
-        session.install("--no-deps", "--requirement", str(ROOT / "constraints" / f"parity-{peer}.txt"))
-    names = session.posargs[:1] or sorted(path.name for path in (ROOT / "benchmarks").glob("[!_]*.py"))
-    for name in names:
-        session.run("python", str(ROOT / "benchmarks" / name), *session.posargs[1:])
+        session.run(*install, "--no-deps", "--requirement", str(pins), external=True)
+        stamp.touch()
+    return python
 
 
 @nox.session(venv_backend="none")
