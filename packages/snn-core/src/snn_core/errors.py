@@ -14,6 +14,7 @@ __all__ = [
     "ConformanceError",
     "DataError",
     "NonFiniteError",
+    "ProcessFailed",
     "RunFolderError",
     "ShapeError",
     "SnnError",
@@ -73,6 +74,10 @@ class RunFolderError(SnnError, OSError):
 
 class NonFiniteError(SnnError, FloatingPointError):
     """The loss became NaN or infinite; training stopped before the weights were saved over."""
+
+
+class ProcessFailed(SnnError, RuntimeError):
+    """Another process of the run failed or was lost, or did not come in time; the message says which and why."""
 
 
 class TrainingInterrupted(SnnError, KeyboardInterrupt):

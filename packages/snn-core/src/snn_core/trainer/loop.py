@@ -1,10 +1,10 @@
 """The training loop: epochs of steps, each followed by its validation, with the hooks between them."""
 
-import hashlib
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
+from snn_core.random_stream import derived_seed
 from snn_core.trainer.evaluation import evaluate
 from snn_core.trainer.run import Run
 from snn_core.trainer.signals import Interrupted, Interrupts
@@ -14,7 +14,7 @@ __all__ = ["epoch_order", "train"]
 
 def epoch_order(seed: int, epoch: int, samples: int) -> List[int]:
     """The order of an epoch's samples, a function of its arguments alone."""
-    generator = torch.Generator().manual_seed(_derived_seed(seed, epoch, "order"))
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch, "order"))
     return torch.randperm(samples, generator=generator).tolist()
 
 
@@ -60,7 +60,7 @@ def _batches(run: Run, interrupts: Interrupts) -> Iterator[Any]:
         epoch_order(plan.settings.seed, run.epoch, len(plan.train)),
         training=True,
         start=run.batch,
-        seed=_derived_seed(plan.settings.seed, run.epoch, "samples"),
+        seed=derived_seed(plan.settings.seed, run.epoch, "samples"),
     )
     while True:
         try:
@@ -88,9 +88,3 @@ def _end_epoch(run: Run, interrupts: Interrupts) -> None:
     run.hooks.hook.snn_epoch_end(run=run, metrics=metrics)
     run.begin_epoch()
     run.hooks.hook.snn_checkpoint(run=run)
-
-
-def _derived_seed(seed: int, epoch: int, purpose: str) -> int:
-    # hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0
-    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
