@@ -12,7 +12,7 @@ from torch import distributed
 from snn_core._entry_points import describe
 from snn_core.errors import ConfigError, ProcessFailed
 
-__all__ = ["TIMEOUT_S", "Processes", "expected", "is_lost", "join"]
+__all__ = ["TIMEOUT_S", "Processes", "expected", "is_lost", "join", "speaks"]
 
 T = TypeVar("T")
 TIMEOUT_S = 600.0
@@ -158,6 +158,11 @@ def join(collectives: str = "gloo", timeout_s: float = TIMEOUT_S) -> Processes:
         _joined = _meet(collectives, datetime.timedelta(seconds=timeout_s))
         _share_the_cores()
     return _joined
+
+
+def speaks() -> bool:
+    """Whether it is this process that tells what came of the work of all."""
+    return _joined is None or _joined.first
 
 
 def is_lost(error: BaseException) -> bool:

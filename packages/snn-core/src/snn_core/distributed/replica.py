@@ -2,8 +2,8 @@
 
 import contextlib
 import copy
-import warnings
-from typing import Any, ContextManager, List, NamedTuple, Sequence, Tuple, Union
+import inspect
+from typing import Any, ContextManager, Dict, Iterable, List, NamedTuple, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,6 +19,11 @@ from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step, StepOutput, zeros_of
 
 __all__ = ["Alone", "Part", "Replica", "replica"]
+
+
+# buffers are equal already, or `settle` makes them so; the older name warns in newer versions of torch
+_NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFERS: Dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 
 
 class Part(NamedTuple):
@@ -79,21 +84,36 @@ class Replica:
         self._batch, self._processes = batch, processes
         self._whole = Whole(processes.data)
         unused = _leaves_parameters_out(step, batch)
+        self._broadcast(step.buffers())
         joined = join_statistics(step, self._whole)
         step.reduce = self._whole.mean
         self._buffers = _other_buffers(step, joined)
-        # looking for unused parameters also fixes how gradients are packed: packed otherwise after the first step, as
-        # DDP would, a resumed run could round otherwise than one that was never interrupted
-        search = unused or train.deterministic
-        if search:
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
         self.module: nn.Module = DistributedDataParallel(
             step,
             process_group=processes.data,
-            broadcast_buffers=False,
-            find_unused_parameters=search,
+            find_unused_parameters=unused,
             gradient_as_bucket_view=True,
+            **_NO_BUFFERS,
         )
+        if train.deterministic:
+            self._pack_gradients(step)
+
+    def _pack_gradients(self, step: Step) -> None:
+        """Let DDP see a backward, after which it packs gradients in the order in which they come.
+
+        Else a resumed run would pack those of its first step otherwise than one never interrupted, and more than two
+        processes add up what is packed elsewhere in another order.
+        """
+        device = next(step.parameters()).device
+        kept = [(buffer, buffer.clone()) for buffer in step.buffers()]
+        zeros = (zeros_of(spec, 2).to(device) for spec in (self._batch.x, self._batch.target))
+        controls = {name: torch.tensor(value, device=device) for name, value in step.controls.items()}
+        devices = [device] if device.type == "cuda" else []
+        with torch.enable_grad(), torch.random.fork_rng(devices=devices):
+            self.module(*zeros, controls, None, ()).objective.backward()
+        step.zero_grad(set_to_none=True)
+        for buffer, value in kept:
+            buffer.copy_(value)
 
     def share(self, indices: Sequence[int]) -> Tuple[List[int], Tuple[int, ...]]:
         """This process's samples of a batch, and how many it has of each micro-batch."""
@@ -125,7 +145,10 @@ class Replica:
         return objective, out._replace(objective=joined, loss=loss, weight=weight, samples=count, correct=correct)
 
     def settle(self) -> None:
-        for buffer in self._buffers:
+        self._broadcast(self._buffers)
+
+    def _broadcast(self, buffers: Iterable[Tensor]) -> None:
+        for buffer in buffers:
             flat = buffer.view(torch.uint8) if buffer.dtype == torch.bool else buffer
             distributed.broadcast(flat, 0, group=self._processes.data)
 
