@@ -4,6 +4,8 @@ import atexit
 import contextlib
 import datetime
 import os
+import secrets
+import time
 from typing import Any, Callable, Iterator, List, Optional, Type, TypeVar
 
 import torch
@@ -18,7 +20,7 @@ T = TypeVar("T")
 TIMEOUT_S = 600.0
 """How long processes wait for one another unless told otherwise, in seconds."""
 
-_FAILURE = "snn/failure"
+_FAILURE, _FAILURES = "snn/failure", "snn/failures"
 _LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "timed out waiting", "socket")
 
 
@@ -101,6 +103,7 @@ class Processes:
         with contextlib.suppress(Exception):
             if not isinstance(error, ProcessFailed):
                 self._store.set(_FAILURE, f"process {self.rank} of {self.count}: {self._parted}")
+                self._store.add(_FAILURES, 1)
         with contextlib.suppress(Exception):
             # closes its connections, which wakes those who wait
             distributed.destroy_process_group(self._control)
@@ -110,8 +113,8 @@ class Processes:
         """What to raise where the connection to the others broke, or they did not come in time."""
         why = ""
         with contextlib.suppress(Exception):
-            self._store.wait([_FAILURE], datetime.timedelta(seconds=1))
-            why = f"; {self._store.get(_FAILURE).decode()}"
+            if self._store.add(_FAILURES, 0):  # asking for a key that is not there would wait for it
+                why = f"; {self._store.get(_FAILURE).decode()}"
         return ProcessFailed(
             f"process {self.rank} of {self.count} lost the others, or waited for them too long ({_first_line(error)})"
             f"{why or '; what they printed says why'}; go on from the last checkpoint"
@@ -168,7 +171,7 @@ def speaks() -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether an error of torch says that the connection between processes broke."""
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in _LOST)
+    return isinstance(error, RuntimeError) and not isinstance(error, ProcessFailed) and any(word in text for word in _LOST)
 
 
 def _meet(collectives: str, timeout: datetime.timedelta) -> Processes:
@@ -193,6 +196,7 @@ def _initialize(collectives: str, timeout: datetime.timedelta) -> Any:
     try:
         store, _, _ = next(iter(distributed.rendezvous("env://", rank, count, timeout=timeout)))
         store.set_timeout(timeout)
+        store = distributed.PrefixStore(_fresh_name(store, rank, count, timeout.total_seconds()), store)
         distributed.init_process_group(collectives, store=store, rank=rank, world_size=count, timeout=timeout)
     except (RuntimeError, ValueError) as exc:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -202,6 +206,32 @@ def _initialize(collectives: str, timeout: datetime.timedelta) -> Any:
         ) from exc
     atexit.register(_leave)
     return store
+
+
+def _fresh_name(store: Any, rank: int, count: int, timeout_s: float) -> str:
+    """A name that no earlier start of these processes used, chosen by the first and heard by all.
+
+    torchrun keeps one store over its restarts, and the addresses of processes that are gone would be taken for those of
+    the others. Its count of restarts would not do: each machine has its own.
+    """
+    if rank:
+        question = secrets.token_hex(8)
+        store.set(f"snn/question/{rank}", question)
+        name: str = store.get(f"snn/answer/{question}").decode()
+        store.add(f"snn/heard/{name}/{question}", 1)
+        return name
+    name, deadline = secrets.token_hex(8), time.monotonic() + timeout_s
+    for other in range(1, count):
+        question = store.get(f"snn/question/{other}").decode()
+        store.set(f"snn/answer/{question}", name)
+        # it may have been the question of one that is gone
+        while not store.add(f"snn/heard/{name}/{question}", 0):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"process {other} does not answer")
+            time.sleep(0.01)
+            question = store.get(f"snn/question/{other}").decode()
+            store.set(f"snn/answer/{question}", name)
+    return name
 
 
 def _leave() -> None:
