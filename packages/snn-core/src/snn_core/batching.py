@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from snn_core.data.checks import read_batch
+from snn_core.distributed.replica import Part
 from snn_core.errors import DataError
 from snn_core.random_stream import draws_from
 from snn_core.specs import BatchSpec
@@ -14,6 +15,7 @@ from snn_core.specs import BatchSpec
 __all__ = ["BatchReader"]
 
 Batch = Tuple[Tensor, Tensor]
+Share = Callable[[Sequence[int]], Tuple[List[int], Tuple[int, ...]]]
 
 
 class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
@@ -46,10 +48,23 @@ class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
 
     def batches(self, order: Sequence[int], size: int, drop_last: bool, start: int, workers: int) -> Iterator[Batch]:
         """Yield the batches of `order`, from batch `start` on."""
-        end = len(order) - len(order) % size if drop_last else len(order)
-        plan: List[Tuple[int, Sequence[int]]] = [
-            (i // size, order[i : min(i + size, end)]) for i in range(0, end, size)
-        ]
+        return self._read(_plan(order, size, drop_last)[start:], workers)
+
+    def parts(
+        self, order: Sequence[int], size: int, drop_last: bool, start: int, workers: int, share: Share
+    ) -> Iterator[Part]:
+        """Yield the same batches' parts of one process of several. share: `Replica.share`."""
+        shares = [(position, *share(indices)) for position, indices in _plan(order, size, drop_last)[start:]]
+        read = self._read([(position, mine) for position, mine, _ in shares], workers)
+        return (Part(x, target, samples) for (_, _, samples), (x, target) in zip(shares, read))
+
+    def _read(self, plan: List[Tuple[int, Sequence[int]]], workers: int) -> Iterator[Batch]:
         # the loader draws a base seed even where no worker uses it: not from the global stream
         generator = torch.Generator().manual_seed(self._seed)
-        return iter(DataLoader(self, sampler=plan[start:], batch_size=None, num_workers=workers, generator=generator))
+        return iter(DataLoader(self, sampler=plan, batch_size=None, num_workers=workers, generator=generator))
+
+
+def _plan(order: Sequence[int], size: int, drop_last: bool) -> List[Tuple[int, Sequence[int]]]:
+    """Each batch's number and samples."""
+    end = len(order) - len(order) % size if drop_last else len(order)
+    return [(i // size, order[i : min(i + size, end)]) for i in range(0, end, size)]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snn_core.specs import BatchSpec, TrainSpec
     from snn_core.step import Step
 
-__all__ = ["require_declared", "undeclared"]
+__all__ = ["require_declared", "require_distributed", "undeclared"]
 
 
 def require_declared(
@@ -19,6 +19,7 @@ def require_declared(
     """Raise Unsupported, naming the feature and the remedy, for the first thing asked for that `backend` does not
     declare.
     """
+    require_distributed(backend)
     for message, remedy in undeclared(backend, step, optimizer, batch, train):
         raise Unsupported(f"{message}; {remedy}")
 
@@ -65,3 +66,15 @@ def undeclared(
     declared(train.steps_per_call > 1, "steps_per_call", "several optimiser steps in a call", "set steps_per_call=1")
     declared(train.deterministic, "deterministic", "deterministic training", "set deterministic=False")
     return found
+
+
+def require_distributed(backend: "Backend") -> None:
+    """Raise Unsupported where a launcher started several processes and `backend` does not train in them together."""
+    from snn_core.distributed.processes import expected  # torch is imported when somebody compiles, not before
+
+    count = expected()
+    if count > 1 and not backend.capabilities.distributed:
+        raise Unsupported(
+            f"backend {backend.name!r} does not train in several processes, and WORLD_SIZE is {count}: each would train "
+            "a model of its own; start one process, or choose a backend that declares `distributed`, such as 'eager'"
+        )

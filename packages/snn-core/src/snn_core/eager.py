@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health, Program, Report
 from snn_core.batching import BatchReader
 from snn_core.capabilities import require_declared
+from snn_core.distributed import Alone, Replica, join, replica
 from snn_core.errors import CheckpointError, ConfigError
 from snn_core.optimizers import Optimizer
 from snn_core.portable import readable_by
-from snn_core.random_stream import RandomStream
+from snn_core.random_stream import RandomStream, derived_seed
 from snn_core.recording import CarriedStates
 from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step, StepOutput
@@ -72,7 +73,12 @@ class EagerBackend(Backend):
         clipping=True,
         random=True,
         deterministic=True,
+        distributed=True,
     )
+
+    @property
+    def collectives(self) -> str:  # type: ignore[override]
+        return _collectives(torch.device(self.options.device))
 
     def probe(self) -> Health:
         device = torch.device(self.options.device)
@@ -98,6 +104,7 @@ class EagerProgram(Program):
         self._source = step
         self._output_shape = step.validate(batch, train.chunk, train.recompute_every)
         self._device = torch.device(options.device)
+        self._processes = join(_collectives(self._device))
         self._training = copy.deepcopy(step).to(self._device).train()
         self._training.recompute_every = train.recompute_every
         # one set of weights, two module trees: the mode of a tree never changes
@@ -107,20 +114,27 @@ class EagerProgram(Program):
         self._optimizer = _build_optimizer(optimizer, self._parameters)
         self._controls = {k: torch.tensor(v, device=self._device) for k, v in self._training.controls.items()}
         self._batch, self._train, self._workers = batch, train, options.num_workers
-        self._random = RandomStream(self._device, train.seed)
-        self._evaluation_random = RandomStream(self._device, train.seed)
+        self._random, self._evaluation_random = self._stream(), self._stream()
+        # last: from here on nobody may copy the training tree
+        self._replica: Union[Alone, Replica] = replica(self._training, batch, train, self._processes)
         self._closed = False
+
+    def _stream(self) -> RandomStream:
+        return RandomStream(self._device, self._train.seed, self._processes.rank, self._processes.count)
 
     def loader(
         self, dataset: Any, order: Sequence[int], *, training: bool, start: int = 0, seed: int = 0
     ) -> Iterator[Batch]:
         self._require_open()
+        if self._processes.count > 1:  # two processes' samples must not draw alike
+            seed = derived_seed(seed, self._processes.rank)
         reader = BatchReader(dataset, self._batch, self._check_target, seed)
+        plan = (order, self._samples_per_batch(training), self._drops_last(training), start, self._workers)
         if not training:
-            self._evaluation_random = RandomStream(self._device, self._train.seed)
-        return reader.batches(
-            order, self._samples_per_batch(training), self._drops_last(training), start, self._workers
-        )
+            self._evaluation_random = self._stream()
+        elif isinstance(self._replica, Replica):
+            return reader.parts(*plan, self._replica.share)
+        return reader.batches(*plan)
 
     def _check_target(self, target: Tensor) -> None:
         time_first = target if self._batch.target.time_axis is None else target.transpose(0, 1)
@@ -133,29 +147,43 @@ class EagerProgram(Program):
         return samples // size if self._drops_last(training) else -(-samples // size)
 
     def _samples_per_batch(self, training: bool) -> int:
-        return self._batch.size * (self._train.accumulation if training else 1)
+        if training:
+            return self._batch.size * self._train.accumulation
+        # several processes evaluate what each is asked to: no more at once than in training
+        return -(-self._batch.size // self._processes.count)
 
     def _drops_last(self, training: bool) -> bool:
         return training and self._train.drop_last
 
     def train_step(self, batch: Batch) -> Report:
         self._require_open()
-        micro_batches = [self._place(*pair) for pair in zip(*(t.split(self._batch.size) for t in batch))]
-        carried: List[CarriedStates] = [() for _ in micro_batches]
+        parts = self._replica.parts(batch)
+        micro_batches = [self._chunks(*self._place(part.x, part.target)) for part in parts]
+        samples = [part.samples for part in parts]
+        carried: List[CarriedStates] = [() for _ in parts]
         outputs: List[List[StepOutput]] = []
         with self._random.active(), self._algorithms():
-            for chunk in zip(*(self._chunks(*pair) for pair in micro_batches)):
-                self._optimizer.zero_grad(set_to_none=True)
-                outs = []
-                for index, (x, target) in enumerate(chunk):
-                    out = self._forward(self._training, x, target, carried[index])
-                    (out.objective / len(chunk)).backward()
-                    carried[index] = _detached(out.states) if self._train.chunk is not None else ()
-                    outs.append(_detached_output(out))
-                self._clip()
-                self._optimizer.step()
-                outputs.append(outs)
+            for chunk in zip(*micro_batches):
+                outputs.append(self._optimizer_step(chunk, samples, carried))
         return _report(outputs, steps=len(outputs))
+
+    def _optimizer_step(
+        self, chunk: Sequence[Batch], samples: Sequence[int], carried: List[CarriedStates]
+    ) -> List[StepOutput]:
+        """Average the gradients of the micro-batches, and take one step. carried: their states, which it replaces."""
+        self._optimizer.zero_grad(set_to_none=True)
+        outs = []
+        for index, (x, target) in enumerate(chunk):
+            with self._replica.forward(samples[index], last=index == len(chunk) - 1):
+                out = self._forward(self._replica.module, x, target, carried[index])
+                objective, joint = self._replica.joint(out, samples[index])
+                (objective / len(chunk)).backward()
+            carried[index] = _detached(out.states) if self._train.chunk is not None else ()
+            outs.append(_detached_output(joint))
+        self._clip()
+        self._optimizer.step()
+        self._replica.settle()
+        return outs
 
     def eval_step(self, batch: Batch) -> Report:
         self._require_open()
@@ -181,7 +209,7 @@ class EagerProgram(Program):
         targets = target.split(size) if self._batch.target.time_axis is not None else (target,) * len(pieces)
         return list(zip(pieces, targets))
 
-    def _forward(self, step: Step, x: Tensor, target: Tensor, states: CarriedStates) -> StepOutput:
+    def _forward(self, step: nn.Module, x: Tensor, target: Tensor, states: CarriedStates) -> StepOutput:
         dtype = _AUTOCAST[self._train.precision]
         cast = contextlib.nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
         with cast:
@@ -253,6 +281,10 @@ class EagerProgram(Program):
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("this program is closed; compile a new one")
+
+
+def _collectives(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"
 
 
 def _build_optimizer(spec: Optimizer, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "NonFiniteError",
+    "ProcessFailed",
     "RunFolderError",
     "ShapeError",
     "SnnError",
@@ -83,6 +84,10 @@ class RunFolderError(SnnError, OSError):
 
 class NonFiniteError(SnnError, FloatingPointError):
     """The loss became NaN or infinite; training stopped before the weights were saved over."""
+
+
+class ProcessFailed(SnnError, RuntimeError):
+    """Another process of the run failed or was lost, or did not come in time; the message says which and why."""
 
 
 class TrainingInterrupted(SnnError, KeyboardInterrupt):

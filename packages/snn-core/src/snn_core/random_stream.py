@@ -1,6 +1,7 @@
 """Streams of random numbers apart from the host's, so that what is drawn aside never changes the training."""
 
 import contextlib
+import hashlib
 import random
 from typing import Dict, Iterator
 
@@ -8,13 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RandomStream", "draws_from"]
+__all__ = ["RandomStream", "derived_seed", "draws_from"]
 
 
 class RandomStream:
-    """Torch's generators of the CPU and of one device, swapped in while `active()` and put back after."""
+    """Torch's generators of the CPU and of one device, swapped in while `active()` and put back after.
 
-    def __init__(self, device: torch.device, seed: int) -> None:
+    rank: of `count` processes with one stream. Each draws otherwise, and the stream's position stays equal in all of
+    them: a block takes one number from it, and its draws come from that number and the rank.
+    """
+
+    def __init__(self, device: torch.device, seed: int, rank: int = 0, count: int = 1) -> None:
+        self._rank, self._count = rank, count
         self._cuda = device if device.type == "cuda" else None
         with self._borrowed():
             torch.manual_seed(seed)
@@ -25,10 +31,15 @@ class RandomStream:
         """Draw from this stream inside the block."""
         with self._borrowed():
             self._write(self._state)
+            if self._count > 1:
+                number = int(torch.randint(2**62, ()))
+                self._state = self._read()
+                torch.manual_seed(derived_seed(number, self._rank))
             try:
                 yield
             finally:
-                self._state = self._read()
+                if self._count == 1:
+                    self._state = self._read()
 
     def state(self) -> Dict[str, Tensor]:
         """The stream's position, as bytes by device kind."""
@@ -56,6 +67,12 @@ class RandomStream:
         torch.set_rng_state(state["cpu"])
         if self._cuda is not None and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self._cuda)
+
+
+def derived_seed(seed: int, *purpose: object) -> int:
+    """A seed of 48 bits for one purpose of a seed. Hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0."""
+    digest = hashlib.sha256(" ".join(map(str, (seed, *purpose))).encode()).digest()
+    return int.from_bytes(digest[:6], "big")
 
 
 @contextlib.contextmanager

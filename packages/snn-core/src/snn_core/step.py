@@ -19,7 +19,7 @@ from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
 from snn_core.specs import BatchSpec, TensorSpec
 from snn_core.terms import BoundTerm, Recorded, Term
 
-__all__ = ["Reduction", "Step", "StepOutput"]
+__all__ = ["Reduction", "Step", "StepOutput", "zeros_of"]
 
 Reduction = Callable[[Tensor, Tensor], Tensor]
 """From a process's measure and its number of valid samples to the measure of all processes' samples."""
@@ -192,7 +192,7 @@ class Step(nn.Module):
         if recompute_every is not None:
             self._require_chunkable(batch, "recompute_every", recompute_every)
             self._require_no_statistics(recompute_every)
-        x, target = _zeros(batch.x, 2), _zeros(batch.target, 2)
+        x, target = zeros_of(batch.x, 2), zeros_of(batch.target, 2)
         controls = {name: torch.tensor(value) for name, value in self.controls.items()}
         probe = copy.deepcopy(self).cpu().eval()  # the user's model may be on any device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -262,6 +262,7 @@ def _controls_of(name: str, controls: Mapping[str, Tensor]) -> Dict[str, Tensor]
     return {key[len(name) + 1 :]: value for key, value in controls.items() if key.startswith(name + ".")}
 
 
-def _zeros(spec: TensorSpec, size: int) -> Tensor:
+def zeros_of(spec: TensorSpec, size: int) -> Tensor:
+    """A batch of zeros as a forward takes it: time first where there is time."""
     zeros = torch.zeros((size, *spec.shape), dtype=getattr(torch, spec.dtype))
     return zeros if spec.time_axis is None else zeros.transpose(0, 1)

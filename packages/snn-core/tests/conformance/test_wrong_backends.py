@@ -5,6 +5,7 @@ from typing import Callable, Dict
 import pytest
 import wrong_backends
 import wrong_batches
+import wrong_processes
 import wrong_state
 import wrong_updates
 from wrong_backends import Mistake, PadsEvaluation, RoundsOtherwise, SeveralStepsACall, backend_of
@@ -16,7 +17,7 @@ from snn_core.testing import EVERY, Check
 CHECKS: Dict[str, Check] = {check.name: check for check in EVERY}
 MISTAKES: Dict[str, Mistake] = {
     mistake.name: mistake
-    for module in (wrong_backends, wrong_updates, wrong_batches, wrong_state)
+    for module in (wrong_backends, wrong_updates, wrong_batches, wrong_state, wrong_processes)
     for kind in vars(module).values()
     if isinstance(kind, type)
     for mistake in vars(kind).get("mistakes", ())
@@ -49,6 +50,7 @@ NOTHING = {
     ),
     "random": False,
     "deterministic": False,
+    "distributed": False,
     "dtypes": frozenset({"float32"}),
     "optimizers": frozenset({"sgd"}),
     "precisions": frozenset({"fp32"}),
@@ -57,7 +59,7 @@ FLOAT32 = {"dtypes": frozenset({"float32"}), "precisions": frozenset({"fp32"})}
 RIGHT: Dict[str, Callable[[], Backend]] = {
     "padding with a mask": lambda: backend_of(PadsEvaluation),
     "several steps a call": lambda: backend_of(SeveralStepsACall, steps_per_call=True),
-    "float32 that rounds otherwise": lambda: backend_of(RoundsOtherwise, **FLOAT32),
+    "float32 that rounds otherwise": lambda: backend_of(RoundsOtherwise, distributed=False, **FLOAT32),
     "as little declared as may be": lambda: backend_of(EagerProgram, **NOTHING),
 }
 

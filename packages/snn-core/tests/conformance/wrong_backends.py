@@ -40,6 +40,9 @@ def backend_of(program: Type[EagerProgram], **capabilities: Any) -> Backend:
             require_declared(self, step, optimizer, batch, train)
             return program(step, optimizer, batch, train, self.options)
 
+        def __reduce__(self) -> Any:
+            return partial(backend_of, program, **capabilities), ()  # the class itself has no name to import it by
+
     Changed.capabilities = replace(EagerBackend.capabilities, **capabilities)
     return Changed()
 
@@ -117,6 +120,8 @@ class SeveralStepsACall(EagerProgram):
         return super()._samples_per_batch(training) * (self._train.steps_per_call if training else 1)
 
     def train_step(self, batch: Batch) -> Report:
+        if self._train.steps_per_call == 1:
+            return super().train_step(batch)
         size = self._batch.size * self._train.accumulation
         steps = [super(SeveralStepsACall, self).train_step(pair) for pair in zip(*(t.split(size) for t in batch))]
         weights = torch.stack([report.weight for report in steps])

@@ -31,8 +31,12 @@ def evaluate(
       snn eval runs/20250131-093000
       snn eval runs/20250131-093000/checkpoints/last.safetensors --split train --json
     """
+    from snn_core.distributed import speaks
+
     found = load_trained(source, name, split, backend, changes)
     document = _document(found, found.trainer.evaluate(found.data))
+    if not speaks():
+        return
     if as_json:
         print_json(document)
     else:

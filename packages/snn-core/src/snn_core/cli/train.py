@@ -1,6 +1,6 @@
 """`snn train`: a run from a configuration file, from overrides, or from the defaults alone."""
 
-from typing import TYPE_CHECKING, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Mapping, Optional, Tuple, Union
 
 import click
 
@@ -28,7 +28,10 @@ changes_option = click.option(
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
 @backend_option
 @changes_option
-def train(config: Optional[str], backend: Optional[str], changes: Tuple[str, ...]) -> None:
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run of this train.name where there is one, else begin it."
+)
+def train(config: Optional[str], backend: Optional[str], changes: Tuple[str, ...], resume: bool) -> None:
     """Train the network that CONFIG.toml describes. Without a file, train the seed network (784-1000-10 leaky
     integrate-and-fire neurons, 25 steps) on bundled handwritten digits for 10 epochs.
 
@@ -36,23 +39,26 @@ def train(config: Optional[str], backend: Optional[str], changes: Tuple[str, ...
       snn train --set train.epochs=1
       snn train --set optimizer=sgd --set optimizer.lr=0.1
       snn train mine.toml --backend cuda
+      torchrun --nproc-per-node 2 -m snn_core train mine.toml
 
     The run gets a folder of its own under runs/ with settings, metrics, checkpoints and plots. Ctrl-C saves, and says
     how to go on. docs/configuration.md lists every setting.
     """
     from snn_core.config import load
 
-    fit(load(config, changes, backend))
+    fit(load(config, changes, backend), resume or None)
 
 
-def fit(config: "Config", resume: Optional[str] = None) -> None:
-    """Carry out a configured run, or go on with the one in the folder `resume`, and print how it ended."""
+def fit(config: "Config", resume: Union[str, bool, None] = None) -> None:
+    """Carry out a configured run, or go on with one (`resume`: as in `Trainer.fit`), and print how it ended."""
     from snn_core.config import ConfigFile, build
+    from snn_core.distributed import speaks
 
     recipe = build(config, [ConfigFile(config)])
     result = recipe.trainer.fit(recipe.train, recipe.test, epochs=recipe.epochs, resume=resume)
-    click.echo(f"{outcome(result.history[-1])} after epoch {result.epochs}")
-    _print_files(result)
+    if speaks():
+        click.echo(f"{outcome(result.history[-1])} after epoch {result.epochs}")
+        _print_files(result)
 
 
 def outcome(metrics: Mapping[str, float]) -> str:

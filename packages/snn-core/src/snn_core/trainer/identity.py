@@ -14,7 +14,7 @@ from snn_core.schedules import Schedule
 from snn_core.terms import Term
 from snn_core.trainer.settings import MATHEMATICAL, Settings
 
-__all__ = ["identity", "require_same", "versions"]
+__all__ = ["differences", "identity", "require_same", "versions"]
 
 
 def identity(
@@ -46,12 +46,12 @@ def identity(
 
 def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: object) -> None:
     """Raise CheckpointError for another model, ConfigError for other settings, each naming what was and what is now."""
-    layers = _differences(saved["model"], now["model"])
+    layers = differences(saved["model"], now["model"])
     if layers:
         raise CheckpointError(
             f"{path} belongs to another model: {'; '.join(layers[:3])}{_more(layers[3:])}; build the model as it was"
         )
-    changed = _differences(saved["run"], now["run"])
+    changed = differences(saved["run"], now["run"])
     if changed:
         raise ConfigError(
             f"{path} cannot be resumed with other settings: {'; '.join(changed)}; "
@@ -66,7 +66,8 @@ def versions() -> Dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "snn-core": snn_core.__version__}
 
 
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+    """What differs between two mappings, in words."""
     names = [*saved, *(name for name in now if name not in saved)]
     absent = "absent"
     return [

@@ -75,13 +75,17 @@ class JsonLog:
 
 
 class TensorBoard:
-    """A callback that writes the metrics for TensorBoard to RUN/tensorboard; needs the package `tensorboard`.
+    """A callback that writes the metrics for TensorBoard to RUN/tensorboard; needs the package `tensorboard`. Of several
+    processes the first writes.
 
     Raises ConfigError at the run's start where that is not installed, or the run has no folder.
     """
 
     @hookimpl(trylast=True)
     def snn_run_start(self, run: "Run") -> None:
+        if not run.processes.first:
+            self._writer = None  # it is the first that writes
+            return
         if run.folder is None:
             raise ConfigError("TensorBoard() needs a run folder, and folder=None writes nothing; set folder='runs'")
         try:
@@ -90,7 +94,7 @@ class TensorBoard:
             raise ConfigError("TensorBoard() needs a package that is not installed: pip install tensorboard") from exc
         with writing(run.folder / "tensorboard"):
             # purge_step hides what a killed run wrote after the checkpoint from which this one goes on
-            self._writer = SummaryWriter(
+            self._writer: Any = SummaryWriter(
                 str(run.folder / "tensorboard"), purge_step=run.step + 1 if run.resumed else None
             )
         run.on_exit(self._writer.close)
@@ -102,12 +106,13 @@ class TensorBoard:
     @hookimpl(trylast=True)
     def snn_epoch_end(self, run: "Run", metrics: Dict[str, float]) -> None:
         self._write("epoch", metrics)
-        with writing("the TensorBoard log"):
-            self._writer.flush()
+        if self._writer is not None:
+            with writing("the TensorBoard log"):
+                self._writer.flush()
 
     def _write(self, group: str, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            if name not in ("epoch", "step"):
+            if self._writer is not None and name not in ("epoch", "step"):
                 self._writer.add_scalar(f"{group}/{name}", value, int(metrics["step"]))
 
 

@@ -1,10 +1,11 @@
 """The training loop: epochs of steps, each followed by its validation, with the hooks between them."""
 
-import hashlib
 from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
+from snn_core.backend import Report
+from snn_core.random_stream import derived_seed
 from snn_core.trainer.evaluation import evaluate
 from snn_core.trainer.run import Run
 from snn_core.trainer.signals import Interrupted, Interrupts
@@ -14,7 +15,7 @@ __all__ = ["epoch_order", "train"]
 
 def epoch_order(seed: int, epoch: int, samples: int) -> List[int]:
     """The order of an epoch's samples, a function of its arguments alone."""
-    generator = torch.Generator().manual_seed(_derived_seed(seed, epoch, "order"))
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch, "order"))
     return torch.randperm(samples, generator=generator).tolist()
 
 
@@ -40,11 +41,9 @@ def _train_epoch(run: Run, interrupts: Interrupts) -> None:
         run.batch += 1
         run.sums.add(report, run.step)
         if _passed(before, run.step, settings.log_every):
-            metrics: Dict[str, float] = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **run.sums.last()}
-            run.hooks.hook.snn_step_end(run=run, report=report, metrics=metrics)
+            _end_step(run, report)
         if settings.checkpoint_every is not None and _passed(before, run.step, settings.checkpoint_every):
-            run.hooks.hook.snn_checkpoint(run=run)
-        interrupts.check()
+            run.save()
 
 
 def _passed(before: int, after: int, every: int) -> bool:
@@ -53,26 +52,42 @@ def _passed(before: int, after: int, every: int) -> bool:
 
 
 def _batches(run: Run, interrupts: Interrupts) -> Iterator[Any]:
-    """The batches that are left of this epoch."""
+    """The batches that are left of this epoch. A signal ends them before the next step, in all processes before the
+    same.
+    """
     plan = run.plan
-    loader = run.program.loader(
-        plan.train,
-        epoch_order(plan.settings.seed, run.epoch, len(plan.train)),
-        training=True,
-        start=run.batch,
-        seed=_derived_seed(plan.settings.seed, run.epoch, "samples"),
-    )
+    with run.processes.together(Interrupted):
+        loader = run.program.loader(
+            plan.train,
+            epoch_order(plan.settings.seed, run.epoch, len(plan.train)),
+            training=True,
+            start=run.batch,
+            seed=derived_seed(plan.settings.seed, run.epoch, "samples"),
+        )
     while True:
-        try:
-            batch = next(loader)
-        except StopIteration:
+        with run.processes.together(Interrupted):
+            batch = _next(loader, interrupts)
+        if batch is None:
             return
-        except Exception as exc:
-            # a reading process may have died of the very signal that this one is about to obey
-            if interrupts.requested is not None:
-                raise Interrupted from exc
-            raise
         yield batch
+
+
+def _next(loader: Iterator[Any], interrupts: Interrupts) -> Any:
+    """The next batch, None after the last. Raises Interrupted where a signal arrived."""
+    interrupts.check()
+    try:
+        return next(loader, None)
+    except Exception as exc:
+        # a reading process may have died of the very signal that this one is about to obey
+        if interrupts.requested is not None:
+            raise Interrupted(interrupts.requested) from exc
+        raise
+
+
+def _end_step(run: Run, report: Report) -> None:
+    metrics: Dict[str, float] = {"epoch": run.epoch, "step": run.step, "lr": run.lr, **run.sums.last()}
+    with run.agreeing():
+        run.hooks.hook.snn_step_end(run=run, report=report, metrics=metrics)
 
 
 def _end_epoch(run: Run, interrupts: Interrupts) -> None:
@@ -80,17 +95,13 @@ def _end_epoch(run: Run, interrupts: Interrupts) -> None:
     metrics.update({f"train_{name}": value for name, value in run.sums.metrics().items()})
     if run.val is not None:
         where = f"batch {{}} of the validation after epoch {run.epoch}"
-        values = evaluate(run.program, run.val, run.plan.measure_names, where, interrupts.check)
+        values = evaluate(run.program, run.val, run.plan.measure_names, where, interrupts.check, run.processes)
         metrics.update({f"val_{name}": value for name, value in values.items()})
     metrics["seconds"] = run.seconds
     run.sync()
+    metrics = run.processes.broadcast(metrics)  # clocks differ, and decisions may hang on them
     run.history.append(metrics)
-    run.hooks.hook.snn_epoch_end(run=run, metrics=metrics)
+    with run.agreeing():
+        run.hooks.hook.snn_epoch_end(run=run, metrics=metrics)
     run.begin_epoch()
-    run.hooks.hook.snn_checkpoint(run=run)
-
-
-def _derived_seed(seed: int, epoch: int, purpose: str) -> int:
-    # hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0
-    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
+    run.save()

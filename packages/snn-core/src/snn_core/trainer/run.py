@@ -4,13 +4,14 @@ import contextlib
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import pluggy
 import torch
 from torch import nn
 
 from snn_core.backend import Program
+from snn_core.distributed import Processes
 from snn_core.errors import ConfigError, NonFiniteError, nearest
 from snn_core.losses import Loss
 from snn_core.optimizers import Optimizer
@@ -30,6 +31,7 @@ class Plan:
     """What a run does, fixed before its first step.
 
     measure_names, controls: of `Step`.   batches, steps: training batches, optimiser steps an epoch.
+    processes: how many train together.
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Plan:
     epochs: int
     batches: int
     steps: int
+    processes: int = 1
 
     def lr(self, step: int) -> float:
         """The learning rate of the optimiser step that follows `step` earlier ones."""
@@ -76,6 +79,7 @@ class Plan:
             "backend": self.backend,
             "device": self.device,
             "reason": self.reason,
+            "processes": self.processes,
             "versions": versions(),
             "identity": self.identity(),
         }
@@ -113,7 +117,9 @@ class RunResult:
 class Run:
     """One run, as hooks see it. They may read all of it, and call `stop`, `on_exit` and `set_control`.
 
-    folder: the run's, or None.   epoch: from 1, the one that goes on or has just ended.   batch: batches done of it.
+    folder: the run's, or None where this process writes nothing.   processes: those that train together, of which each
+    has such a run and calls the same hooks with the same values; `processes.first` is true in one of them.
+    epoch: from 1, the one that goes on or has just ended.   batch: batches done of it.
     step: optimiser steps done in all.   history: the metrics of each epoch that has ended.   lr: of the step done last.
     resumed: whether it goes on from a checkpoint.   stopped: why it ends early, or None.
     controls: the step's controls as they are now, "TERM.CONTROL" to number.
@@ -123,6 +129,7 @@ class Run:
     program: Program
     hooks: pluggy.PluginManager
     folder: Optional[Path] = None
+    processes: Processes = field(default_factory=Processes)
     resumed: bool = False
     epoch: int = 1
     batch: int = 0
@@ -180,6 +187,27 @@ class Run:
             raise ConfigError(f"the run has no control {name!r}{nearest(name, self.controls)}; {known}")
         self.program.set_control(name, value)
         self.controls[name] = value
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Around hooks in several processes: what fails in one ends the run in all, a stop in one stops all, and
+        controls are as the first process has them.
+        """
+        with self.processes.together():
+            yield
+        if self.processes.count == 1:
+            return
+        said = self.processes.gather((self.stopped, self.controls))
+        self.stopped = next((stopped for stopped, _ in said if stopped is not None), None)
+        for name, value in said[0][1].items():
+            if value != self.controls[name]:
+                self.set_control(name, value)
+
+    def save(self) -> None:
+        """Let the checkpoint be written, by the first process alone."""
+        with self.processes.together():
+            if self.processes.first:
+                self.hooks.hook.snn_checkpoint(run=self)
 
     def on_exit(self, action: Callable[[], object]) -> None:
         """Call `action` when the run is left, however that happens."""

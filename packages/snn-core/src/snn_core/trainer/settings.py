@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Tuple
 
+from snn_core.distributed.processes import TIMEOUT_S
 from snn_core.errors import ConfigError
 from snn_core.specs import TrainSpec
 
@@ -42,6 +43,7 @@ class Settings:
     folder: where a run makes its folder; None writes nothing.   name: of the run's folder; None takes date and time.
     log_every: optimiser steps between two lines of the log; device values are read only then.
     checkpoint_every: optimiser steps between two checkpoints; there is one before the first step and after each epoch.
+    timeout_s: how long the processes of a distributed run wait for one another.
     progress: show what happens.   plots: draw curves and a raster when the run ends.
     """
 
@@ -62,6 +64,7 @@ class Settings:
     name: Optional[str] = None
     log_every: int = 50
     checkpoint_every: Optional[int] = None
+    timeout_s: float = TIMEOUT_S
     progress: bool = True
     plots: bool = True
 
@@ -70,6 +73,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be 1 or more")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"timeout_s is {self.timeout_s}; it must be a number of seconds above 0")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; it must be in [0, 2^63)")
         for name in ("time_axis", "target_time_axis"):

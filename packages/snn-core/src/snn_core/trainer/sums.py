@@ -9,7 +9,7 @@ from torch import Tensor
 from snn_core.backend import Report
 from snn_core.errors import NonFiniteError
 
-__all__ = ["REMEDY", "Sums"]
+__all__ = ["REMEDY", "Sums", "combined"]
 
 REMEDY = "lower the learning rate or set clip_norm=1.0; under another precision than fp32, try that"
 """What to do about numbers that grew beyond all bounds."""
@@ -130,6 +130,16 @@ class Sums:
         self._loss, self._weight, self._samples = state["loss"], state["weight"], state["samples"]
         self._correct, self._measures = state["correct"], list(state["measures"])
         self._last_finite = state["last_finite"]
+
+
+def combined(parts: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """The state of all reports together, of the states of `Sums` that each had a part of them."""
+    totals: Dict[str, Any] = {name: sum(part[name] for part in parts) for name in ("loss", "weight", "samples")}
+    correct = [part["correct"] for part in parts if part["correct"] is not None]
+    totals["correct"] = sum(correct) if correct else None
+    totals["measures"] = [sum(values) for values in zip(*(part["measures"] for part in parts))]
+    totals["last_finite"] = next((part["last_finite"] for part in parts), None)
+    return totals
 
 
 def _tensors(report: Report) -> List[Tensor]:

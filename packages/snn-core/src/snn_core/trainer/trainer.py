@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import pluggy
 from torch import Tensor, nn
@@ -11,8 +12,18 @@ from torch import Tensor, nn
 from snn_core import registry
 from snn_core._check import is_count
 from snn_core.backend import Backend, Finding, Program
+from snn_core.capabilities import require_distributed
 from snn_core.data.checks import sample_spec
-from snn_core.errors import ConfigError, DataError, DeviceError, RunFolderError, SnnError, TrainingInterrupted
+from snn_core.distributed import Processes, is_lost, join
+from snn_core.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    NonFiniteError,
+    RunFolderError,
+    SnnError,
+    TrainingInterrupted,
+)
 from snn_core.losses import as_loss
 from snn_core.optimizers import Adam, Optimizer
 from snn_core.options import from_mapping
@@ -22,9 +33,11 @@ from snn_core.specs import BatchSpec
 from snn_core.step import Step
 from snn_core.terms import Term
 from snn_core.trainer import evaluation, loop
-from snn_core.trainer.checkpointing import Checkpoints, read_checkpoint
-from snn_core.trainer.folder import PathLike, RunFolder
+from snn_core.trainer.checkpointing import Checkpoints
+from snn_core.trainer.folder import RunFolder
+from snn_core.trainer.identity import differences
 from snn_core.trainer.logs import JsonLog, NumbersOnly
+from snn_core.trainer.place import Resume, opened
 from snn_core.trainer.plots import Plots
 from snn_core.trainer.progress import ProgressBar
 from snn_core.trainer.run import Plan, Run, RunResult
@@ -90,47 +103,62 @@ class Trainer:
                     f"a term is named {term.name!r}, which the trainer's metrics use; give it another name"
                 )
 
-    def fit(self, train: Any, val: Any = None, *, epochs: int, resume: Optional[PathLike] = None) -> RunResult:
+    def fit(self, train: Any, val: Any = None, *, epochs: int, resume: Resume = None) -> RunResult:
         """Train for `epochs` epochs in all and leave the weights in the model.
 
         train, val: map-style datasets of (x, target).   resume: the folder of a run to go on with; what decides the
         weights (model, optimiser, loss, settings, numbers of samples) must be as it was. In deterministic mode the run
-        then ends with the weights, bit for bit, of one never interrupted.
+        then ends with the weights, bit for bit, of one never interrupted. True is the run of this `name`: it goes on
+        from its last checkpoint, and begins where there is none yet, as a launcher that restarts needs it.
 
         Ctrl-C and SIGTERM end the step, save, and raise TrainingInterrupted. Raises DataError, ConfigError,
         Unsupported, CheckpointError and RunFolderError for what cannot be used, NonFiniteError for a loss of NaN, and
         DeviceError where the device fails, once what can be saved is saved.
+        ProcessFailed in a process that another one let down.
         """
-        spec, step = self._spec(train), self._step()
-        plan = self._plan(train, val, spec, epochs, step)
-        manager = plugin_manager(self.callbacks)
-        folder = self._open_folder(resume)
-        try:
-            saved = None if resume is None else read_checkpoint(resume, plan.identity())
-            with self._compile(step, spec) as program:
-                run = Run(plan, program, manager, None if folder is None else folder.path)
-                if saved is not None:
-                    run.restore(saved)
-                self._register_own(manager, folder)
-                return _carry_out(run, saved, folder)
-        except BaseException:
-            if folder is not None and resume is None:
-                folder.discard()
-            raise
-        finally:
-            if folder is not None:
-                folder.close()
+        with self._joined() as processes:
+            with processes.together():
+                spec, step = self._spec(train), self._step()
+                plan = self._plan(train, val, spec, epochs, step, processes.count)
+                manager = plugin_manager(self.callbacks)
+            _require_one_plan(plan, processes)
+            with opened(self.settings, resume, plan.identity(), processes) as place:
+                with self._compile(step, spec) as program:
+                    run = Run(plan, program, manager, None if place.folder is None else place.path, processes)
+                    if place.saved is not None:
+                        run.restore(place.saved)
+                    self._register_own(manager, place.folder, processes)
+                    result = _carry_out(run, place.saved, place.folder)
+        return replace(result, folder=place.path)
 
     def evaluate(self, data: Any) -> Dict[str, float]:
         """Return "loss", "accuracy" where the loss has one, and what the terms measure, over every sample of `data`."""
         step = self._step()
-        with self._compile(step, self._spec(data)) as program:
-            return evaluation.evaluate(program, data, step.measure_names)
+        with self._joined() as processes, self._compile(step, self._spec(data)) as program:
+            return evaluation.evaluate(program, data, step.measure_names, processes=processes)
 
     def predict(self, data: Any) -> Tensor:
         """Return the model's output `[T, N, ...]` for every sample of `data`, in its order, on the CPU."""
-        with self._compile(self._step(), self._spec(data)) as program:
-            return evaluation.predict(program, data, range(len(data)))
+        with self._joined() as processes, self._compile(self._step(), self._spec(data)) as program:
+            return evaluation.predict(program, data, range(len(data)), processes)
+
+    @contextlib.contextmanager
+    def _joined(self) -> Iterator[Processes]:
+        """The processes that work on this together; what ends one of them alone, the others come to know."""
+        backend = self._backend().backend
+        require_distributed(backend)
+        processes = join(backend.collectives, self.settings.timeout_s)
+        try:
+            yield processes
+        except (NonFiniteError, TrainingInterrupted):  # seen by all of them
+            raise
+        except BaseException as exc:
+            if processes.count > 1 and is_lost(exc):
+                failure = processes.lost(exc)
+                processes.part(failure)
+                raise failure from exc
+            processes.part(exc)
+            raise
 
     def lint(self, train: Any) -> Sequence[Finding]:
         """Say what the backend would refuse, or do otherwise than the reference, in a run on the data `train`.
@@ -171,7 +199,7 @@ class Trainer:
     def _compile(self, step: Step, spec: BatchSpec) -> Program:
         return self._backend().backend.compile(step, self.optimizer, spec, self.settings.train_spec())
 
-    def _plan(self, train: Any, val: Any, spec: BatchSpec, epochs: int, step: Step) -> Plan:
+    def _plan(self, train: Any, val: Any, spec: BatchSpec, epochs: int, step: Step, processes: int) -> Plan:
         if not is_count(epochs):
             raise ConfigError(f"epochs is {epochs!r}; it must be an integer of 1 or more")
         settings = self.settings
@@ -190,13 +218,14 @@ class Trainer:
             schedule=self.schedule,
             settings=settings,
             backend=device.backend.name,
-            device=device.detail,
+            device=device.detail if processes == 1 else f"{device.detail}; {processes} processes",
             reason=device.reason,
             train=train,
             val=val,
             epochs=epochs,
             batches=batches,
             steps=batches * settings.steps_per_call * chunks,
+            processes=processes,
         )
 
     def _batches(self, samples: int) -> int:
@@ -210,17 +239,10 @@ class Trainer:
             )
         return samples // size if settings.drop_last else -(-samples // size)
 
-    def _open_folder(self, resume: Optional[PathLike]) -> Optional[RunFolder]:
-        if resume is not None:
-            return RunFolder.open(resume)
-        if self.settings.folder is None:
-            return None
-        return RunFolder.create(self.settings.folder, self.settings.name)
-
-    def _register_own(self, manager: pluggy.PluginManager, folder: Optional[RunFolder]) -> None:
+    def _register_own(self, manager: pluggy.PluginManager, folder: Optional[RunFolder], processes: Processes) -> None:
         """The trainer's own listeners, in the order in which they are called, after all others."""
         own: List[object] = [NumbersOnly()]
-        own += [ProgressBar()] if self.settings.progress else []
+        own += [ProgressBar()] if self.settings.progress and processes.first else []
         if folder is not None:
             own += [JsonLog(folder), Checkpoints(folder.path)]
             own += [Plots(folder.path)] if self.settings.plots else []
@@ -231,21 +253,23 @@ class Trainer:
 def _carry_out(run: Run, saved: Optional[Mapping[str, Any]], folder: Optional[RunFolder]) -> RunResult:
     """Train, with signals caught and hooks told, and leave model and folder as they should be however it ends."""
     hook = run.hooks.hook
-    with Interrupts() as interrupts, contextlib.closing(run):
+    with Interrupts(run.processes.count) as interrupts, contextlib.closing(run):
         try:
-            hook.snn_run_start(run=run)
-            if folder is not None:
-                folder.write_json("settings.json", run.plan.describe())
+            with run.agreeing():
+                hook.snn_run_start(run=run)
+                if folder is not None:
+                    folder.write_json("settings.json", run.plan.describe())
+                if saved is not None:
+                    hook.snn_load_state(run=run, state=saved["plugins"])
             if saved is None:
-                hook.snn_checkpoint(run=run)
-            else:
-                hook.snn_load_state(run=run, state=saved["plugins"])
+                run.save()
             loop.train(run, interrupts)
             run.sync()
             result = run.result()
-            hook.snn_run_end(run=run, result=result)
-        except Interrupted:
-            raise _interruption(run, interrupts) from None
+            with run.agreeing():
+                hook.snn_run_end(run=run, result=result)
+        except Interrupted as exc:
+            raise _interruption(run, str(exc)) from None
         except RunFolderError:
             run.sync()  # the disk is gone, the training is not
             raise
@@ -256,11 +280,12 @@ def _carry_out(run: Run, saved: Optional[Mapping[str, Any]], folder: Optional[Ru
     return result
 
 
-def _interruption(run: Run, interrupts: Interrupts) -> TrainingInterrupted:
+def _interruption(run: Run, signal: str) -> TrainingInterrupted:
     run.sync()
-    run.hooks.hook.snn_checkpoint(run=run)
-    where = f"interrupted by {interrupts.requested} after step {run.step} (epoch {run.epoch} of {run.plan.epochs})"
-    if run.folder is None:
+    run.save()
+    where = f"interrupted by {signal} after step {run.step} (epoch {run.epoch} of {run.plan.epochs})"
+    folder = run.processes.broadcast(run.folder)
+    if folder is None:
         return TrainingInterrupted(
             f"{where}; the model holds the weights of that step; folder=None saved nothing to resume"
         )
@@ -290,6 +315,25 @@ def _ways_on(folder: Path) -> str:
     if (folder / "config.toml").exists():  # what the command needs to build the model
         ways.insert(0, f"`snn resume {folder}`")
     return " or ".join(ways)
+
+
+def _require_one_plan(plan: Plan, processes: Processes) -> None:
+    """Processes that do not do the same would wait for one another for ever."""
+    if processes.count == 1:
+        return
+    settings = plan.settings
+    mine = {name: getattr(settings, name) for name in ("log_every", "checkpoint_every", "deterministic")}
+    identity = plan.identity()
+    mine = {**mine, "backend": plan.backend, "epochs": plan.epochs, **identity["run"], **identity["model"]}
+    first, *others = processes.gather(mine)
+    with processes.together():
+        for rank, other in enumerate(others, start=1):
+            changed = differences(first, other)
+            if changed:
+                raise ConfigError(
+                    f"process {rank} of {processes.count} was started otherwise than the first: {'; '.join(changed[:3])} "
+                    f"({processes.count} processes must do the same); start all with the same program and data"
+                )
 
 
 def _require_alike(train: BatchSpec, val: BatchSpec) -> None:

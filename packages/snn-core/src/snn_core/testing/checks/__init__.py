@@ -11,6 +11,7 @@ from snn_core.testing.checks import (
     model,
     networks,
     neurons,
+    processes,
     randomness,
     refusals,
     state,
@@ -33,6 +34,7 @@ _THEMES = (
     state,
     model,
     randomness,
+    processes,
 )
 
 EVERY: Tuple[Check, ...] = tuple(check for theme in _THEMES for check in theme.CHECKS)

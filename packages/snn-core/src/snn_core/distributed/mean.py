@@ -1,11 +1,11 @@
-"""What several processes that train one model together must agree on."""
+"""Sums and means over all processes' samples, with their gradients."""
 
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-__all__ = ["GlobalMean"]
+__all__ = ["GlobalMean", "Whole"]
 
 
 class GlobalMean:
@@ -22,9 +22,31 @@ class GlobalMean:
         self.group = group
 
     def __call__(self, mean: Tensor, samples: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
         # one message for both; the number of samples has no gradient
         both = torch.cat(((mean * samples).reshape(-1), samples.to(mean.dtype).reshape(1)))
-        both = all_reduce(both, group=self.group) if self.group is not None else all_reduce(both)
+        both = _sum(both, self.group)
         return (both[:-1] / both[-1]).reshape(mean.shape)
+
+
+class Whole:
+    """What is summed over the processes' shares of one batch. `present`: whether this process has a sample of it; one
+    without takes part with a sample that counts nothing.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self.present = True
+        self._group, self._mean = group, GlobalMean(group)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over the processes, with its gradient; equal in every process."""
+        return _sum(value * float(self.present), self._group)
+
+    def mean(self, mean: Tensor, samples: Tensor) -> Tensor:
+        """As GlobalMean: what `Step.reduce` takes."""
+        return self._mean(mean, samples * float(self.present))
+
+
+def _sum(value: Tensor, group: Any) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value, group=group) if group is not None else all_reduce(value)
