@@ -289,7 +289,7 @@ def _interruption(run: Run, signal: str) -> TrainingInterrupted:
         return TrainingInterrupted(
             f"{where}; the model holds the weights of that step; folder=None saved nothing to resume"
         )
-    return TrainingInterrupted(f"{where}; the state is saved; go on with {_ways_on(run.folder)}")
+    return TrainingInterrupted(f"{where}; the state is saved; go on with {_ways_on(folder)}")
 
 
 def _failure(run: Run, error: DeviceError) -> DeviceError:
