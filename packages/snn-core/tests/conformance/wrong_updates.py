@@ -101,7 +101,7 @@ class DecayOfTheWrongKind(EagerProgram):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if type(self._optimizer) is torch.optim.AdamW:
+        if isinstance(self._optimizer, torch.optim.AdamW):
             group = {
                 k: v for k, v in self._optimizer.param_groups[0].items() if k in ("lr", "betas", "eps", "weight_decay")
             }
