@@ -75,6 +75,7 @@ def require_distributed(backend: "Backend") -> None:
     count = expected()
     if count > 1 and not backend.capabilities.distributed:
         raise Unsupported(
-            f"backend {backend.name!r} does not train in several processes, and WORLD_SIZE is {count}: each would train "
-            "a model of its own; start one process, or choose a backend that declares `distributed`, such as 'eager'"
+            f"backend {backend.name!r} does not train in several processes, and WORLD_SIZE is {count}: each would "
+            "train a model of its own; start one process, or choose a backend that declares `distributed`, as "
+            "'eager' does"
         )

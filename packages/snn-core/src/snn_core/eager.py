@@ -124,7 +124,7 @@ class EagerProgram(Program):
 
     def loader(
         self, dataset: Any, order: Sequence[int], *, training: bool, start: int = 0, seed: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Iterator[Any]:
         self._require_open()
         if self._processes.count > 1:  # two processes' samples must not draw alike
             seed = derived_seed(seed, self._processes.rank)
@@ -155,7 +155,7 @@ class EagerProgram(Program):
     def _drops_last(self, training: bool) -> bool:
         return training and self._train.drop_last
 
-    def train_step(self, batch: Batch) -> Report:
+    def train_step(self, batch: Any) -> Report:
         self._require_open()
         parts = self._replica.parts(batch)
         micro_batches = [self._chunks(*self._place(part.x, part.target)) for part in parts]

@@ -70,7 +70,10 @@ class RandomStream:
 
 
 def derived_seed(seed: int, *purpose: object) -> int:
-    """A seed of 48 bits for one purpose of a seed. Hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0."""
+    """A seed of 48 bits for one purpose of a seed.
+
+    Hashed, not added: seed 0 of epoch 1 must not be seed 1 of epoch 0.
+    """
     digest = hashlib.sha256(" ".join(map(str, (seed, *purpose))).encode()).digest()
     return int.from_bytes(digest[:6], "big")
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
 
@@ -41,7 +41,7 @@ class Starter:
     """Starts processes, and ends those that are left in the end."""
 
     def __init__(self) -> None:
-        self.started: "List[subprocess.Popen[str]]" = []
+        self.started: List[Any] = []
 
     def begin(self, count: int, *arguments: object, **changes: str) -> "List[subprocess.Popen[str]]":
         """Start `python ARGUMENTS` `count` times, as torchrun would."""
@@ -83,11 +83,3 @@ def processes() -> Iterator[Starter]:
 @pytest.fixture(scope="session")
 def here() -> Path:
     return Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def loaded() -> Callable[[Path], Any]:
-    """loaded(path): what a process saved."""
-    import torch
-
-    return torch.load

@@ -2,6 +2,7 @@
 trial and saves what came of it.
 """
 
+import os
 import sys
 from dataclasses import replace
 from typing import Any, Dict, Tuple
@@ -31,7 +32,7 @@ class Idle(nn.Module):
         return self.used(x)
 
 
-class Reset(nn.Module):
+class Largest(nn.Module):
     """The largest input of the batch, in a buffer that nothing but the state dict reads."""
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ def _recurrent() -> nn.Module:
 
 def _own_buffers() -> nn.Module:
     first, *rest = dense().build().children()
-    return Sequential(first, Reset(), *rest)
+    return Sequential(first, Largest(), *rest)
 
 
 def _average() -> nn.Module:
@@ -111,7 +112,6 @@ def trained(trial: Trial, epochs: int = 2) -> Tuple[Any, Any]:
 
 
 if __name__ == "__main__":
-    rank = int(torch.distributed.is_available() and __import__("os").environ["RANK"])
     found = {name: trained(trial) for name, trial in TRIALS.items()}
     found["own buffers"] = trained(replace(dense(15, size=5, model=_own_buffers), dtype="float64"))
-    torch.save(found, f"{sys.argv[1]}/{rank}.pt")
+    torch.save(found, f"{sys.argv[1]}/{os.environ['RANK']}.pt")

@@ -134,7 +134,7 @@ def resumed(folder: str) -> None:
 
 def shares(folder: str) -> None:
     data = Data()
-    trainer(folder, folder=None).fit(data, epochs=1)
+    trainer(folder).fit(data, epochs=1)
     Path(f"{folder}-{RANK}.json").write_text(json.dumps(data.read))
 
 

@@ -6,11 +6,12 @@ order. Two runs of the same number of processes agree bit for bit.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import pytest
 import torch
@@ -40,6 +41,21 @@ def whole(start: Any, tmp_path_factory: Any) -> Dict[int, Path]:
     for count, folder in folders.items():
         succeeded(start(count, "plain", folder))
     return folders
+
+
+@pytest.fixture(scope="session")
+def undisturbed(start: Any, tmp_path_factory: Any) -> Path:
+    """The run with dropout of two processes."""
+    folder: Path = tmp_path_factory.mktemp("undisturbed") / "run"
+    succeeded(start(2, "dropout", folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def interrupted(start: Any, tmp_path_factory: Any) -> Tuple[Path, Any]:
+    """A run of two processes, one of which got SIGTERM in step 5; and how they ended."""
+    folder: Path = tmp_path_factory.mktemp("interrupted") / "run"
+    return folder, start(2, "terminated", folder)
 
 
 def succeeded(done: Any) -> None:
@@ -93,24 +109,22 @@ def test_settings_say_how_many_processes_there_were(whole: Dict[int, Path]) -> N
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_run_whose_worker_was_killed_goes_on_by_itself_to_the_same_bits(
-    victim: int, start: Any, here: Path, tmp_path: Path
+    victim: int, undisturbed: Path, here: Path, tmp_path: Path
 ) -> None:
-    succeeded(start(2, "dropout", tmp_path / "whole"))
     done = torchrun(here, "dropout", tmp_path / "killed", "--max-restarts", "1", VICTIM=str(victim))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "killed.killed").exists()
     assert "resumed after step" in done.stdout
     for rank in (0, 1):
-        killed, expected = found(tmp_path / "killed", rank), found(tmp_path / "whole", rank)
+        killed, expected = found(tmp_path / "killed", rank), found(undisturbed, rank)
         require_same_tensors("weight", killed["weights"], expected["weights"])
         assert killed["history"] == expected["history"]
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step_and_saves(
-    start: Any, whole: Dict[int, Path], tmp_path: Path
+    interrupted: Tuple[Path, Any],
 ) -> None:
-    folder = tmp_path / "run"
-    done = start(2, "terminated", folder)
+    folder, done = interrupted
     for one in done:
         assert one.code != 0
         assert "TrainingInterrupted: interrupted by SIGTERM after step 5 (epoch 1 of 3)" in one.err
@@ -121,9 +135,9 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step_and_saves(
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_a_checkpoint_of_two_processes_goes_on_in_any_number(
-    count: int, start: Any, whole: Dict[int, Path], tmp_path: Path
+    count: int, start: Any, whole: Dict[int, Path], interrupted: Tuple[Path, Any], tmp_path: Path
 ) -> None:
-    start(2, "terminated", tmp_path / "run")
+    shutil.copytree(interrupted[0], tmp_path / "run")
     succeeded(start(count, "resumed", tmp_path / "run"))
     got, expected = found(tmp_path / "run"), found(whole[1])
     require_same_tensors("weight", got["weights"], expected["weights"], WITHIN)
@@ -202,9 +216,7 @@ def test_fewer_samples_in_a_batch_than_processes_are_refused(start: Any, tmp_pat
     all_say(start(2, "batch_too_small", tmp_path / "run"), "ConfigError: batch_size is 1, fewer samples than the 2")
 
 
-def test_a_process_that_stands_still_is_given_up_after_the_time_out(
-    processes: Any, here: Path, tmp_path: Path
-) -> None:
+def test_a_process_that_stands_still_is_given_up_after_the_time_out(processes: Any, here: Path, tmp_path: Path) -> None:
     first, second = processes.begin(2, here / "runs.py", "stands_still", tmp_path / "run")
     errors = first.communicate(timeout=60)[1]
     second.kill()

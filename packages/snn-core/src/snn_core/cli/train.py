@@ -28,9 +28,7 @@ changes_option = click.option(
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
 @backend_option
 @changes_option
-@click.option(
-    "--resume", is_flag=True, help="Go on with the run of this train.name where there is one, else begin it."
-)
+@click.option("--resume", is_flag=True, help="Go on with the run of this train.name where there is one, else begin it.")
 def train(config: Optional[str], backend: Optional[str], changes: Tuple[str, ...], resume: bool) -> None:
     """Train the network that CONFIG.toml describes. Without a file, train the seed network (784-1000-10 leaky
     integrate-and-fire neurons, 25 steps) on bundled handwritten digits for 10 epochs.

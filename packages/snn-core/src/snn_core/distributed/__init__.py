@@ -5,4 +5,16 @@ from snn_core.distributed.processes import Processes, expected, is_lost, join, s
 from snn_core.distributed.replica import Alone, Part, Replica, replica
 from snn_core.distributed.shares import share
 
-__all__ = ["Alone", "GlobalMean", "Part", "Processes", "Replica", "expected", "is_lost", "join", "replica", "share", "speaks"]
+__all__ = [
+    "Alone",
+    "GlobalMean",
+    "Part",
+    "Processes",
+    "Replica",
+    "expected",
+    "is_lost",
+    "join",
+    "replica",
+    "share",
+    "speaks",
+]

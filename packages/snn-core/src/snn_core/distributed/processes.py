@@ -171,7 +171,9 @@ def speaks() -> bool:
 def is_lost(error: BaseException) -> bool:
     """Whether an error of torch says that the connection between processes broke."""
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and not isinstance(error, ProcessFailed) and any(word in text for word in _LOST)
+    return (
+        isinstance(error, RuntimeError) and not isinstance(error, ProcessFailed) and any(word in text for word in _LOST)
+    )
 
 
 def _meet(collectives: str, timeout: datetime.timedelta) -> Processes:

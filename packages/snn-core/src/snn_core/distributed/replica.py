@@ -119,7 +119,8 @@ class Replica:
         """This process's samples of a batch, and how many it has of each micro-batch."""
         return shares_of(indices, self._batch.size, self._processes.rank, self._processes.count)
 
-    def parts(self, batch: Part) -> List[MicroBatch]:
+    def parts(self, batch: Any) -> List[MicroBatch]:
+        """The micro-batches of the part that the loader yielded."""
         sizes = [max(1, count) for count in batch.samples]
         return [MicroBatch(*part) for part in zip(batch.x.split(sizes), batch.target.split(sizes), batch.samples)]
 
@@ -141,8 +142,13 @@ class Replica:
         joined = loss
         for penalty in out.penalties:
             objective, joined = objective + penalty, joined + penalty
-        correct = None if out.correct is None else right
-        return objective, out._replace(objective=joined, loss=loss, weight=weight, samples=count, correct=correct)
+        return objective, out._replace(
+            objective=joined,
+            loss=loss,
+            weight=weight,
+            samples=count,
+            correct=None if out.correct is None else right,
+        )
 
     def settle(self) -> None:
         self._broadcast(self._buffers)

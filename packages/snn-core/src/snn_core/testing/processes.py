@@ -90,7 +90,9 @@ def _require_success(process: "subprocess.Popen[str]", rank: int) -> None:
     try:
         said = process.communicate(timeout=TIMEOUT_S)[0]
     except subprocess.TimeoutExpired as exc:
-        raise ConformanceError(f"process {rank} did not end within {TIMEOUT_S:g} s; the processes wait in vain") from exc
+        raise ConformanceError(
+            f"process {rank} did not end within {TIMEOUT_S:g} s; the processes wait in vain"
+        ) from exc
     if process.returncode != 0:
         last = (said.strip().splitlines() or ["nothing was said"])[-1]
         raise ConformanceError(f"process {rank} ended with code {process.returncode}: {last}")

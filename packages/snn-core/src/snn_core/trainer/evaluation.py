@@ -48,6 +48,8 @@ def predict(program: Program, dataset: Any, indices: Sequence[int], processes: P
         for batch in program.loader(dataset, mine, training=False):
             output = program.eval_step(batch).output
             if output is None:
-                raise RuntimeError(f"{type(program).__name__}.eval_step must leave the output in its report; it is None")
+                raise RuntimeError(
+                    f"{type(program).__name__}.eval_step must leave the output in its report; it is None"
+                )
             outputs.append(output.cpu())
     return torch.cat([output for part in processes.gather(outputs) for output in part], dim=1)

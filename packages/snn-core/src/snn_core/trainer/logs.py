@@ -75,16 +75,18 @@ class JsonLog:
 
 
 class TensorBoard:
-    """A callback that writes the metrics for TensorBoard to RUN/tensorboard; needs the package `tensorboard`. Of several
-    processes the first writes.
+    """A callback that writes the metrics for TensorBoard to RUN/tensorboard; needs the package `tensorboard`.
+
+    Of several processes the first writes.
 
     Raises ConfigError at the run's start where that is not installed, or the run has no folder.
     """
 
+    _writer: Any = None
+
     @hookimpl(trylast=True)
     def snn_run_start(self, run: "Run") -> None:
         if not run.processes.first:
-            self._writer = None  # it is the first that writes
             return
         if run.folder is None:
             raise ConfigError("TensorBoard() needs a run folder, and folder=None writes nothing; set folder='runs'")
@@ -94,7 +96,7 @@ class TensorBoard:
             raise ConfigError("TensorBoard() needs a package that is not installed: pip install tensorboard") from exc
         with writing(run.folder / "tensorboard"):
             # purge_step hides what a killed run wrote after the checkpoint from which this one goes on
-            self._writer: Any = SummaryWriter(
+            self._writer = SummaryWriter(
                 str(run.folder / "tensorboard"), purge_step=run.step + 1 if run.resumed else None
             )
         run.on_exit(self._writer.close)

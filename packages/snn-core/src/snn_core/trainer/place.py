@@ -67,7 +67,7 @@ def _saved(folder: RunFolder, resume: Resume, identity: Mapping[str, Any]) -> Op
 def _named(settings: Settings) -> Path:
     if settings.folder is None or settings.name is None:
         raise ConfigError(
-            f"resume=True goes on with the run of this name, and folder is {settings.folder!r}, name {settings.name!r}; "
-            "set both, such as folder='runs', name='first', or give resume the folder of a run"
+            f"resume=True goes on with the run of this name, and folder is {settings.folder!r}, name "
+            f"{settings.name!r}; set both, such as folder='runs', name='first', or give resume the folder of a run"
         )
     return Path(settings.folder) / settings.name

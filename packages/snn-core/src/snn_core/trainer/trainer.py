@@ -122,13 +122,14 @@ class Trainer:
                 plan = self._plan(train, val, spec, epochs, step, processes.count)
                 manager = plugin_manager(self.callbacks)
             _require_one_plan(plan, processes)
-            with opened(self.settings, resume, plan.identity(), processes) as place:
-                with self._compile(step, spec) as program:
-                    run = Run(plan, program, manager, None if place.folder is None else place.path, processes)
-                    if place.saved is not None:
-                        run.restore(place.saved)
-                    self._register_own(manager, place.folder, processes)
-                    result = _carry_out(run, place.saved, place.folder)
+            with contextlib.ExitStack() as stack:
+                place = stack.enter_context(opened(self.settings, resume, plan.identity(), processes))
+                program = stack.enter_context(self._compile(step, spec))
+                run = Run(plan, program, manager, None if place.folder is None else place.path, processes)
+                if place.saved is not None:
+                    run.restore(place.saved)
+                self._register_own(manager, place.folder, processes)
+                result = _carry_out(run, place.saved, place.folder)
         return replace(result, folder=place.path)
 
     def evaluate(self, data: Any) -> Dict[str, float]:
@@ -331,8 +332,8 @@ def _require_one_plan(plan: Plan, processes: Processes) -> None:
             changed = differences(first, other)
             if changed:
                 raise ConfigError(
-                    f"process {rank} of {processes.count} was started otherwise than the first: {'; '.join(changed[:3])} "
-                    f"({processes.count} processes must do the same); start all with the same program and data"
+                    f"process {rank} of {processes.count} was started otherwise than the first: "
+                    f"{'; '.join(changed[:3])} there; start all with the same program, settings and data"
                 )
 
 
