@@ -3,7 +3,7 @@
 from typing import Any, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 __all__ = ["GlobalMean", "Whole"]
 
@@ -24,7 +24,7 @@ class GlobalMean:
     def __call__(self, mean: Tensor, samples: Tensor) -> Tensor:
         # one message for both; the number of samples has no gradient
         both = torch.cat(((mean * samples).reshape(-1), samples.to(mean.dtype).reshape(1)))
-        both = _sum(both, self.group)
+        both = _Sum.apply(both, self.group)
         return (both[:-1] / both[-1]).reshape(mean.shape)
 
 
@@ -39,14 +39,28 @@ class Whole:
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over the processes, with its gradient; equal in every process."""
-        return _sum(value * float(self.present), self._group)
+        summed: Tensor = _Sum.apply(value * float(self.present), self._group)
+        return summed
 
     def mean(self, mean: Tensor, samples: Tensor) -> Tensor:
         """As GlobalMean: what `Step.reduce` takes."""
         return self._mean(mean, samples * float(self.present))
 
 
-def _sum(value: Tensor, group: Any) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; what each of them makes of it flows back to all."""
 
-    return all_reduce(value, group=group) if group is not None else all_reduce(value)
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _all_reduced(value, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _all_reduced(grads[0], ctx.group), None
+
+
+def _all_reduced(value: Tensor, group: Any) -> Tensor:
+    out = value.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(out, group=group)
+    return out

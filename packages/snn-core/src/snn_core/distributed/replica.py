@@ -2,8 +2,7 @@
 
 import contextlib
 import copy
-import inspect
-from typing import Any, ContextManager, Dict, Iterable, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, ContextManager, Iterable, List, NamedTuple, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,11 +18,6 @@ from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step, StepOutput, zeros_of
 
 __all__ = ["Alone", "Part", "Replica", "replica"]
-
-
-# buffers are equal already, or `settle` makes them so; the older name warns in newer versions of torch
-_NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_NO_BUFFERS: Dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 
 
 class Part(NamedTuple):
@@ -88,12 +82,14 @@ class Replica:
         joined = join_statistics(step, self._whole)
         step.reduce = self._whole.mean
         self._buffers = _other_buffers(step, joined)
+        # buffers are equal already, or `settle` makes them so, and DDP cannot send truth values over an older gloo
+        names = [name for name, _ in step.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(step, names)
         self.module: nn.Module = DistributedDataParallel(
             step,
             process_group=processes.data,
             find_unused_parameters=unused,
             gradient_as_bucket_view=True,
-            **_NO_BUFFERS,
         )
         if train.deterministic:
             self._pack_gradients(step)
