@@ -1,6 +1,7 @@
 """The rows as one picture."""
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -35,7 +36,8 @@ def save(path: Path, title: str, rows: Sequence[Row], labels: Sequence[str]) -> 
         draw(axis, found, colours, name)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
-    figure.suptitle(f"{title}; {most} thread{'s' if most > 1 else ''}", fontsize=10)
+    heading = f"{title}; {most} thread{'s' if most > 1 else ''}"
+    figure.suptitle(textwrap.fill(heading, 90 * columns), fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
@@ -75,7 +77,8 @@ def bars(axis: Any, rows: Sequence[Row], colours: Dict[str, Any], name: str) -> 
         plain_numbers(axis)
     if ratios:
         axis.axhline(1, color="black", lw=0.8)
-    axis.legend(fontsize=6, ncols=2)
+    # above: bars may reach any height
+    axis.legend(fontsize=6, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def plain_numbers(axis: Any) -> None:
