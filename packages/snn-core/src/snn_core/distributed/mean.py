@@ -37,10 +37,9 @@ class Whole:
         self.present = True
         self._group, self._mean = group, GlobalMean(group)
 
-    def sum(self, value: Tensor) -> Tensor:
-        """The sum over the processes, with its gradient; equal in every process."""
-        summed: Tensor = _Sum.apply(value * float(self.present), self._group)
-        return summed
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the processes, without a gradient; equal in every process."""
+        return _all_reduced(value * float(self.present), self._group)
 
     def mean(self, mean: Tensor, samples: Tensor) -> Tensor:
         """As GlobalMean: what `Step.reduce` takes."""

@@ -1,7 +1,7 @@
 """Batch norm whose statistics are the whole batch's, not those of one process's share."""
 
 import functools
-from typing import Any, List
+from typing import Any, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -33,22 +33,47 @@ def join_statistics(model: nn.Module, whole: Whole) -> List[str]:
     return joined
 
 
+class _Normalise(torch.autograd.Function):
+    """Batch norm in training, of all processes' samples. -> the result, and the statistics, which have no gradient.
+
+    Written out since autograd would keep half a dozen tensors of the input's size. Ioffe & Szegedy 2015, algorithm 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], whole: Whole, eps: float) -> Any:
+        over = [0, *range(2, x.dim())]
+        sums = whole.total(torch.cat((x.sum(over), x.new_full((1,), float(x.numel() // x.shape[1])))))
+        count, joint = sums[-1], sums[:-1] / sums[-1]
+        # about the joint mean, in a second message: sums of squares would cancel. Not torch.var_mean, which takes seven
+        # times as long on a CPU
+        variance = whole.total((x - joint.view([1, -1] + [1] * (x.dim() - 2))).square_().sum(over)) / count
+        ctx.save_for_backward(x, weight, joint, (variance + eps).rsqrt(), count)
+        ctx.whole, ctx.present, ctx.over = whole, whole.present, over
+        ctx.mark_non_differentiable(joint, variance, count)
+        return nn.functional.batch_norm(x, joint, variance, weight, bias, False, 0.0, eps), joint, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        grad = grads[0]
+        normal = (x - mean.view(shape)) * scale.view(shape)
+        by_bias, by_weight = grad.sum(ctx.over), (grad * normal).sum(ctx.over)
+        ctx.whole.present = ctx.present
+        along, across = (ctx.whole.total(torch.stack((by_bias, by_weight))) / count).unbind()
+        grad_x = grad - along.view(shape) - normal.mul_(across.view(shape))
+        factor = (scale if weight is None else scale * weight) * float(ctx.present)
+        grad_x.mul_(factor.view(shape))
+        return grad_x, None if weight is None else by_weight, None if weight is None else by_bias, None, None
+
+
 def _forward(module: Any, whole: Whole, x: Tensor) -> Tensor:
     """What torch's batch norm computes in training, of all processes' samples. x: `[N, C, ...]`."""
     module._check_input_dim(x)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    over = [0, *range(2, x.dim())]
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    sums = whole.sum(torch.cat((wide.sum(over), wide.new_full((1,), float(x.numel() // x.shape[1])))))
-    count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
-    centred = wide - mean.view(shape)
-    # from the differences, in a second message: sums of squares would cancel
-    variance = whole.sum(centred.square().sum(over)) / count
-    out = centred * (variance + module.eps).rsqrt().view(shape)
-    if module.affine:
-        out = out * module.weight.view(shape) + module.bias.view(shape)
+    out, mean, variance, count = _Normalise.apply(wide, module.weight, module.bias, whole, module.eps)
     if module.track_running_stats:
-        _track(module, mean.detach(), variance.detach() * count / (count - 1))
+        _track(module, mean, variance * count / (count - 1))
     return out.to(x.dtype)
 
 
