@@ -10,7 +10,7 @@ from torch import Tensor
 import snn_core as snn
 from snn_backend_cpu.sliding import Sliding
 from snn_backend_cpu.spikes import fused_spike
-from snn_core.surrogate import Custom, FastSigmoid, spike, spikes_by
+from snn_core.surrogate import Custom, FastSigmoid, spike, spike_reference, spikes_by
 
 LARGE = 1 << 15
 
@@ -77,7 +77,7 @@ def test_a_sliding_neuron_takes_an_input_without_time() -> None:
 def test_a_large_spike_is_the_references_with_its_gradient(dtype: torch.dtype, fire_op: str) -> None:
     u = currents(LARGE).to(dtype).round(decimals=1).view(8, -1).requires_grad_()
     found = []
-    for runner in (None, fused_spike):
+    for runner in (spike_reference, fused_spike):
         with spikes_by(runner):
             out = spike(u, FastSigmoid(3.0), fire_op)
         found.append((out.detach(), *torch.autograd.grad(out.square().sum() + out.sum(), u)))
@@ -95,7 +95,7 @@ def test_a_layer_of_the_whole_sequence_gives_the_references_bits_and_gradients(n
     }[name]()
     x = currents(16, 4, 512)
     found = []
-    for runner in (None, fused_spike):
+    for runner in (spike_reference, fused_spike):
         leaf = x.clone().requires_grad_()
         with spikes_by(runner):
             out = layer(leaf)

@@ -21,7 +21,8 @@ def fused_spike(u: Tensor, surrogate: Surrogate, fire_op: str) -> Tensor:
 
     u, result: any shape.
     """
-    found = _neuron(surrogate, fire_op) if u.numel() >= _WORTH_A_KERNEL and u.is_floating_point() else None
+    worth = u.numel() >= _WORTH_A_KERNEL and u.is_floating_point() and u.device.type == "cpu"
+    found = _neuron(surrogate, fire_op) if worth else None
     if not isinstance(found, Neuron):
         return spike_reference(u, surrogate, fire_op)
     return found.run(u.reshape(1, 1, -1))[0].view(u.shape)

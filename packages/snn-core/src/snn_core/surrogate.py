@@ -7,9 +7,8 @@ no tensor, so it pickles, deep-copies and compares by value. A user's own is a s
 import math
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional
 
 import torch
 from torch import Tensor
@@ -40,17 +39,20 @@ __all__ = [
 
 SpikeRunner = Callable[[Tensor, "Surrogate", str], Tensor]
 
-_runner: "ContextVar[Optional[SpikeRunner]]" = ContextVar("snn_core_spike", default=None)
+# a plain list, since torch.compile cannot see through what threads have for themselves
+_runners: List[SpikeRunner] = []
 
 
 @contextmanager
-def spikes_by(runner: Optional[SpikeRunner]) -> Iterator[None]:
-    """Let a backend compute `spike` its own way within a block; None is the reference. Of this thread alone."""
-    token = _runner.set(runner)
+def spikes_by(runner: SpikeRunner) -> Iterator[None]:
+    """Let a backend compute `spike` its own way within a block, in this process; it must give the reference's spikes
+    for any tensor.
+    """
+    _runners.append(runner)
     try:
         yield
     finally:
-        _runner.reset(token)
+        _runners.remove(runner)
 
 
 def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
@@ -58,8 +60,7 @@ def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
 
     u, result: any shape. `fire_op` decides a tie at u = 0: ">=" fires, ">" does not.
     """
-    runner = _runner.get()
-    return spike_reference(u, surrogate, fire_op) if runner is None else runner(u, surrogate, fire_op)
+    return _runners[-1](u, surrogate, fire_op) if _runners else spike_reference(u, surrogate, fire_op)
 
 
 def spike_reference(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
