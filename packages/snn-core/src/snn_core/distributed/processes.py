@@ -240,6 +240,9 @@ def _leave() -> None:
     if distributed.is_initialized():
         with contextlib.suppress(Exception):
             distributed.destroy_process_group()
+        # a thread of gloo may still let go of the last message's tensors, for which it needs the interpreter; in torch
+        # 2.0, finding that on its way out, it aborts a process whose work is done
+        time.sleep(0.1)
 
 
 def _share_the_cores() -> None:
