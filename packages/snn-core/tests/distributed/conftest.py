@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 import pytest
 import torch
 
-# gloo of torch 2.0 now and then aborts a process that leaves its group, its work done, which torchrun takes for a failure
+# gloo of torch 2.0 now and then aborts a process that leaves its group, its work done; torchrun takes it for a failure
 collect_ignore = ["test_runs.py"] if torch.__version__.startswith("2.0.") else []
 
 
