@@ -138,7 +138,6 @@ def work(rank: int, name: str, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(torch.__version__.startswith("2.0."), reason="gloo of torch 2.0 may hang when a process leaves")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHARES)
 def test_under_ddp_penalties_and_gradients_are_those_of_the_global_batch(name: str, tmp_path: Path) -> None:

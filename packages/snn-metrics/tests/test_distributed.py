@@ -1,7 +1,6 @@
 """Budgets in two processes: those of the joint batch."""
 
 import pytest
-import torch
 
 import snn_core as snn
 from snn_core.backend import Tolerance
@@ -15,7 +14,6 @@ from snn_metrics import terms
 WITHIN = Tolerance(1e-12, 1e-15)
 
 
-@pytest.mark.skipif(torch.__version__.startswith("2.0."), reason="gloo of torch 2.0 may hang when a process leaves")
 @pytest.mark.slow
 def test_a_budget_of_two_processes_is_the_joint_batch_s() -> None:
     # shares of 2 and 3 samples; on its own, each would exceed the budget by another amount

@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
-import torch
-
-# gloo of torch 2.0 now and then aborts a process that leaves its group, its work done; torchrun takes it for a failure
-collect_ignore = ["test_runs.py"] if torch.__version__.startswith("2.0.") else []
 
 
 class Done(NamedTuple):

@@ -3,6 +3,7 @@ the test too.
 """
 
 import sys
+import time
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -54,6 +55,7 @@ def main(rank: int, store: str, result: str) -> None:
         gradient /= len(SHARES)  # as DistributedDataParallel does
     torch.save({"everyone": everyone, "alone": alone}, result)
     dist.barrier()
+    time.sleep(0.5)  # torch 2.0 holds the interpreter while it waits for gloo's threads, which need it to end
     dist.destroy_process_group()
 
 

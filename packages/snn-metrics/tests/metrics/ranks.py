@@ -1,6 +1,7 @@
 """One process of several: metrics of its share of the data. `python ranks.py RANK RANKS STORE RESULT`."""
 
 import sys
+import time
 from typing import Any, Dict, List, Tuple
 
 import torch
@@ -54,6 +55,7 @@ def main(rank: int, ranks: int, store: str, result: str) -> None:
     # shares of 2 batches and 1, of 7 samples and 1
     share = [batch for index, batch in enumerate(data()) if (index == 1) == bool(rank)]
     torch.save(measured(share), result)
+    time.sleep(0.5)  # torch 2.0 holds the interpreter while it waits for gloo's threads, which need it to end
     dist.destroy_process_group()
 
 

@@ -1,11 +1,17 @@
 """Sums and means over all processes' samples, with their gradients."""
 
-from typing import Any, Optional
+from collections import deque
+from typing import Any, Deque, Optional
 
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["GlobalMean", "Whole"]
+__all__ = ["GlobalMean", "Whole", "summed"]
+
+_sent: Deque[Tensor] = deque(maxlen=256)
+"""The last messages, kept alive: in torch 2.0 a thread of gloo that is the last to let go of one waits for the
+interpreter, which `destroy_process_group` holds while it waits for that thread.
+"""
 
 
 class GlobalMean:
@@ -38,8 +44,8 @@ class Whole:
         self._group, self._mean = group, GlobalMean(group)
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over the processes, without a gradient; equal in every process."""
-        return _all_reduced(value * float(self.present), self._group)
+        """As `summed`, over the processes that have a sample."""
+        return summed(value * float(self.present), self._group)
 
     def mean(self, mean: Tensor, samples: Tensor) -> Tensor:
         """As GlobalMean: what `Step.reduce` takes."""
@@ -52,14 +58,16 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
         ctx.group = group
-        return _all_reduced(value, group)
+        return summed(value, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _all_reduced(grads[0], ctx.group), None
+        return summed(grads[0], ctx.group), None
 
 
-def _all_reduced(value: Tensor, group: Any) -> Tensor:
-    out = value.detach().clone(memory_format=torch.contiguous_format)
-    distributed.all_reduce(out, group=group)
-    return out
+def summed(value: Tensor, group: Any) -> Tensor:
+    """The sum of `value`, of any shape, over the processes of `group`, without a gradient; equal in every process."""
+    message = value.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(message, group=group)
+    _sent.append(message)
+    return message.detach()

@@ -238,11 +238,11 @@ def _fresh_name(store: Any, rank: int, count: int, timeout_s: float) -> str:
 
 def _leave() -> None:
     if distributed.is_initialized():
+        # a thread of gloo may still have to let go of a message, for which it needs the interpreter: in torch 2.0 the
+        # next line would wait for that thread and hold the interpreter meanwhile
+        time.sleep(0.1)
         with contextlib.suppress(Exception):
             distributed.destroy_process_group()
-        # a thread of gloo may still let go of the last message's tensors, for which it needs the interpreter; in torch
-        # 2.0, finding that on its way out, it aborts a process whose work is done
-        time.sleep(0.1)
 
 
 def _share_the_cores() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from snn_core.distributed.mean import Whole
+from snn_core.distributed.mean import Whole, summed
 from snn_core.distributed.normalisation import join_statistics
 from snn_core.distributed.processes import Processes
 from snn_core.distributed.shares import shares_of
@@ -130,8 +130,7 @@ class Replica:
         present = float(samples > 0)
         correct = torch.zeros_like(out.loss) if out.correct is None else out.correct
         values = torch.stack([v.detach().double() for v in (out.loss * out.weight, out.weight, out.samples, correct)])
-        values = values * present
-        distributed.all_reduce(values, group=self._processes.data)
+        values = summed(values * present, self._processes.data)
         total, weight, count, right = (v.to(out.loss.dtype) for v in values.unbind())
         safe = torch.where(weight > 0, weight, torch.ones_like(weight))
         objective, loss = out.loss * (out.weight * present * self._processes.count / safe), total / safe
