@@ -44,7 +44,7 @@ CASES = {
     "c": "the neuron alone, share of the copy bandwidth",
     "d": "spiking VGG, one training step",
     "e": "time and memory against the number of steps",
-    "f": "from the start of the process to the end of the first step",
+    "f": "from the start of the process, and without its imports, to the end of the first step",
     "g": "what counting synaptic operations adds to a training step",
 }
 

@@ -25,7 +25,7 @@ def save(path: Path, title: str, rows: Sequence[Row], labels: Sequence[str]) -> 
         (lines, [row for row in shown if row.letter == "e" and row.unit == "ms"], "ms a step"),
         (lines, [row for row in shown if row.letter == "e" and row.unit == "MB"], "peak memory, MB"),
         (bandwidth, [row for row in shown if row.letter == "c"], "share of the copy bandwidth"),
-        (bars, [row for row in shown if row.letter == "f"], "seconds from start to first step"),
+        (bars, [row for row in shown if row.letter == "f"], "seconds to the end of the first step"),
         (bars, [row for row in shown if row.letter == "g"], "added by counting"),
     ]
     panels = [panel for panel in panels if panel[1]]
@@ -73,7 +73,7 @@ def bars(axis: Any, rows: Sequence[Row], colours: Dict[str, Any], name: str) -> 
     axis.set_ylabel(name)
     if rows[0].unit != "added":
         axis.set_yscale("log")
-        axis.set_ylim(bottom=0.5)
+        axis.set_ylim(bottom=0.5 if ratios else None)
         plain_numbers(axis)
     if ratios:
         axis.axhline(1, color="black", lw=0.8)

@@ -69,8 +69,16 @@ def differences(base: Outcome, other: Outcome) -> "tuple[Optional[str], Optional
     return None, f"other spikes: first loss {other.loss:.6g}, not {base.loss:.6g}"
 
 
-def row(letter: str, title: str, threads: int, outcomes: Mapping[str, Outcome], base: str, unit: str = "ms") -> Row:
-    """The time of a step on each side, and its ratio to the base's."""
+def row(
+    letter: str,
+    title: str,
+    threads: int,
+    outcomes: Mapping[str, Outcome],
+    base: str,
+    unit: str = "ms",
+    part: str = "step",
+) -> Row:
+    """The time of a step, or of another part, on each side, and its ratio to the base's."""
     made = Row(letter, title, threads, unit)
     scale = 1e-3 if unit == "s" else 1.0
     reference = outcomes.get(base)
@@ -78,10 +86,10 @@ def row(letter: str, title: str, threads: int, outcomes: Mapping[str, Outcome], 
         cell = made.cells[label] = _cell(outcome, reference)
         if cell.error is not None:
             continue
-        times = [scale * ms for ms in outcome.turns_ms["step"]]
+        times = [scale * ms for ms in outcome.turns_ms[part]]
         cell.value = statistics.median(times)
         if reference is not None and reference.error is None:
-            against = [scale * ms for ms in reference.turns_ms["step"]]
+            against = [scale * ms for ms in reference.turns_ms[part]]
             cell.low, cell.ratio, cell.high = quartiles([own / other for own, other in zip(times, against)])
     return made
 

@@ -157,8 +157,11 @@ class Run:
             for kind, outcomes in more.items():
                 found[kind].update(outcomes)
         for kind, outcomes in found.items():
-            title = f"first step, {kind} cache"
-            self.rows.append(ratios.row("f", title, threads, outcomes, cases.BASE, unit="s"))
+            for part, title in (
+                ("step", f"first step, {kind} cache"),
+                ("network", f"first step, {kind} cache, no imports"),
+            ):
+                self.rows.append(ratios.row("f", title, threads, outcomes, cases.BASE, unit="s", part=part))
         self.say(f"f: {time.perf_counter() - start:.0f} s")
 
     def say(self, text: str) -> None:

@@ -95,7 +95,9 @@ def test_the_command_writes_its_table_plot_and_document(tmp_path: Path) -> None:
         "seed network, T = 10",
         "seed network, T = 10, memory",
         "first step, cold cache",
+        "first step, cold cache, no imports",
         "first step, warm cache",
+        "first step, warm cache, no imports",
     ]
     for row in document["rows"]:
         assert set(row["cells"]) == {"cpu", "eager"}

@@ -33,6 +33,12 @@ def test_seconds_are_a_thousandth_of_the_measured_milliseconds() -> None:
     assert found.cells["cpu"].value == pytest.approx(1.5)
 
 
+def test_another_part_s_time_stands_beside_the_base_s_of_that_part() -> None:
+    sides = {name: outcome(9.0, turns_ms={"step": [9.0], "network": [t]}) for name, t in (("cpu", 2.0), ("peer", 6.0))}
+    found = row("f", "first", 1, sides, base="cpu", part="network")
+    assert (found.cells["peer"].value, found.cells["peer"].ratio) == (6.0, 3.0)
+
+
 def test_without_the_base_there_are_times_and_no_ratios() -> None:
     failed = Outcome(error="RuntimeError: no")
     found = row("a", "case", 1, {"cpu": failed, "peer": outcome(3.0)}, base="cpu")
