@@ -174,6 +174,8 @@ class _Translation:
                 f"not take ({exc})",
                 call.place,
             ) from exc
+        # torch's own kind decides: two conditions added are a condition
+        result = Ref((self.builder.condition if call.kind == "bool" else self.builder.number)(result.index))
         if not in_place:
             self._keep(call.result, result)
             return

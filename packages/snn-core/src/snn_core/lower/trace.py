@@ -32,13 +32,15 @@ class Foreign(NamedTuple):
 
 class Call(NamedTuple):
     """One operation. op: torch's name, such as "aten.add.Tensor".   args, kwargs: a tensor is a `Slot` or `Foreign`.
-    result: what it made or, in place, wrote.   place: the user's line, None in the gradient.
+    result: what it made or, in place, wrote.   kind: "bool" if torch makes conditions of it, else "float".
+    place: the user's line, None in the gradient.
     """
 
     op: str
     args: Tuple[Any, ...]
     kwargs: Dict[str, Any]
     result: Slot
+    kind: str
     place: Optional[Place]
 
     @property
@@ -189,7 +191,8 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not _counts_a_condition(name, args):
             self._check(result, op, place)
-        self.calls.append(Call(op, *seen, self.slot(result), place))
+        kind = "bool" if result.dtype == torch.bool else "float"
+        self.calls.append(Call(op, *seen, self.slot(result), kind, place))
         return result
 
     def _check(self, result: Any, op: str, place: Optional[Place]) -> None:
