@@ -13,14 +13,12 @@ from snn_core.neurons import Neuron
 Function = Callable[[Tensor, Tensor], Tensor]
 
 ARITHMETIC: Dict[str, Function] = {
-    "alpha": lambda a, b: torch.sub(a, b, alpha=0.3) + torch.add(a, b, alpha=-1),
+    "alpha": lambda a, b: torch.sub(b, a, alpha=0.3) + torch.add(a, b, alpha=-1),
     "rsub": lambda a, b: 1 - a + torch.rsub(a, b, alpha=2.0),
     "division": lambda a, b: a / 3 + 2 / b + a / b,
-    "division, rounded": lambda a, b: torch.div(a, b.detach(), rounding_mode="floor") + a,
     "truncated": lambda a, b: torch.div(a, b.detach(), rounding_mode="trunc") + a,
     "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
-    "powers": lambda a, b: a**2 + a**3 + b**-1 + b**-2 + b**0.5 + a**1 + a**0,
-    "roots": lambda a, b: b.sqrt() + b.reciprocal(),
+    "powers": lambda a, b: a**2 + a**3 + b**-1 + b**-2 + b.reciprocal() + a**1 + a**0,
     "rounding": lambda a, b: a + a.floor() + a.ceil() + a.trunc() + a.round(),
     "signs": lambda a, b: a.sign() * b + a.abs() - (-a),
     "clamps": lambda a, b: a.clamp(-0.5, 0.5) + a.clamp(min=0.1) + a.clamp(max=0.2) + torch.clamp(a, min=-b, max=b),
@@ -35,6 +33,15 @@ ARITHMETIC: Dict[str, Function] = {
     ),
     "numbers": lambda a, b: torch.where(a > 0, 1.0, b) + torch.scalar_tensor(2.0, dtype=a.dtype) * a,
     "step": lambda a, b: torch.heaviside(a.detach(), torch.full_like(a, 0.5)) + a,
+    "conditions added": lambda a, b: a * ((a > 0.5) + (b > 0.5)) + a * torch.add(a > 0, b > 0.5, alpha=True),
+    "conditions added in place": lambda a, b: a * (a > 0.5).clone().add_(b > 0.5),
+    "conditions multiplied": lambda a, b: a * ((a > 0) * (b > 0.5) + (a > 1)),
+    "conditions compared": lambda a, b: a * torch.maximum(a > 0, b > 0.5) + b * torch.minimum(a > 0, b > 0.5),
+    "conditions chosen": lambda a, b: a * (torch.where(a > 0, b > 0.5, a > -1) + (a > 1)),
+    "conditions filled": lambda a, b: a * ((a > 0).masked_fill(b > 0.5, True) + (a > 1)),
+    "conditions of numbers": lambda a, b: a * ((a > 0).to(a.dtype) * 2 + (b > 0.5) * a - (a > 1).long()),
+    "conditions made": lambda a, b: a * (torch.full_like(a > 0, True) + torch.zeros_like(a, dtype=torch.bool)),
+    "conditions written as numbers": lambda a, b: a * a.detach().clone().gt_(0.5) + b,
 }
 
 TRANSCENDENTAL: Dict[str, Function] = {
@@ -44,7 +51,7 @@ TRANSCENDENTAL: Dict[str, Function] = {
     "saturating": lambda a, b: torch.sigmoid(a) + torch.tanh(a) + torch.erf(a),
     "smooth rectifiers": lambda a, b: F.silu(a) + F.elu(a, 0.7) + F.selu(a) + F.celu(a, 1.3),
     "softplus": lambda a, b: F.softplus(a, beta=2.0, threshold=1.0),
-    "reciprocal root": lambda a, b: b.rsqrt() + b**-0.5,
+    "roots": lambda a, b: b.sqrt() + b**0.5 + b.rsqrt() + b**-0.5,
     "power": lambda a, b: b**1.7 + b ** (0.5 * b) + 2.0**a,
 }
 
@@ -76,6 +83,18 @@ def test_arithmetic_gives_torchs_bits(name: str) -> None:
     got = interpret(lowered.forward, {"x": x, "c.b": b}, torch.float32)["out"]
     assert lowered.exact
     assert torch.equal(got, ARITHMETIC[name](x, b))
+
+
+def test_a_scaled_coefficient_makes_an_addition_inexact() -> None:
+    assert lower(Own(lambda a, b: torch.add(b, a, alpha=0.3))).exact
+    assert lower(Own(lambda a, b: torch.addcmul(a, a, b, value=0.3))).exact
+    assert not lower(Own(lambda a, b: torch.add(a, b, alpha=0.3))).exact
+    assert not lower(Own(lambda a, b: torch.sub(a, b * 2, alpha=0.3))).exact
+
+
+@pytest.mark.parametrize("function", [lambda a, b: b.sqrt() + a, lambda a, b: b**0.5 + a])
+def test_a_root_is_not_exact_since_torch_takes_it_from_a_library(function: Function) -> None:
+    assert not lower(Own(function)).exact
 
 
 @pytest.mark.parametrize("name", [*ARITHMETIC, *TRANSCENDENTAL])

@@ -71,10 +71,10 @@ def _addcmul(e: Translator, a: Any, b: Any, c: Any, value: float = 1) -> Ref:
 
 
 def _div(e: Translator, a: Any, b: Any, rounding_mode: Optional[str] = None) -> Ref:
+    if rounding_mode == "floor":
+        raise TypeError("torch corrects a floor by the remainder; write torch.floor(a / b)")
     quotient = e("div", a, b)
-    if rounding_mode is None:
-        return quotient
-    return e("trunc" if rounding_mode == "trunc" else "floor", quotient)
+    return quotient if rounding_mode is None else e("trunc", quotient)
 
 
 def _pow(e: Translator, base: Any, exponent: Any) -> Ref:

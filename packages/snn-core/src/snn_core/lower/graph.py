@@ -45,6 +45,14 @@ class Graph:
                 waiting.extend(self.nodes[index].args)
         return found
 
+    def dependent(self, *inputs: str) -> Set[int]:
+        """The nodes that depend on any of these inputs, these included."""
+        found: Set[int] = set()
+        for index, node in enumerate(self.nodes):
+            if node.name in inputs or not found.isdisjoint(node.args):
+                found.add(index)
+        return found
+
     def extract(self, outputs: Mapping[str, int], given: Optional[Mapping[int, str]] = None) -> "Graph":
         """The part that computes `outputs`, without dead code. The nodes in `given` become inputs of that name."""
         given = given or {}

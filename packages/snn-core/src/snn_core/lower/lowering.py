@@ -55,8 +55,16 @@ class Lowered:
 
     @property
     def exact(self) -> bool:
-        """Whether forward uses arithmetic alone, so that every correct kernel gives the same bits."""
-        return not any(node.op in TRANSCENDENTAL for node in self.forward.nodes)
+        """Whether forward uses arithmetic alone, so that every correct kernel gives the same bits.
+
+        What torch scales and adds in one, as in `torch.add(a, c["b"], alpha=0.3)`, it rounds once where it is a whole
+        tensor; a coefficient it rounds once or twice, depending on the place in memory.
+        """
+        forward = self.forward
+        full = forward.dependent("x", *(f"state.{name}" for name in self.states))
+        return not any(
+            node.op in TRANSCENDENTAL or (node.op == "fma" and full.isdisjoint(node.args[:2])) for node in forward.nodes
+        )
 
     def split(self, wrt: Sequence[str], reread: Sequence[str] = ("x",)) -> Split:
         """Divide the step for training. wrt: the coefficients whose gradient is wanted, and "x" if its is.

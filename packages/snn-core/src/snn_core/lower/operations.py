@@ -60,8 +60,8 @@ OPERATIONS: Dict[str, Operation] = {
     "not": Operation(torch.logical_not, "bool"),
 }
 
-# torch's own rsqrt rounds otherwise at the end of a tensor than in its middle
-TRANSCENDENTAL = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf", "pow", "rsqrt"})
+_ROOTS = {"sqrt", "rsqrt"}  # torch takes them from such a library too, and not each rounds as IEEE 754 says
+TRANSCENDENTAL = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "atan", "erf", "pow", *_ROOTS})
 """Operations whose last bits differ between mathematical libraries."""
 
 

@@ -57,6 +57,7 @@ _REDUCTIONS = "mean sum prod amax amin max min argmax argmin var std norm logsum
 _RANDOM = "rand randn rand_like randn_like bernoulli bernoulli_ normal normal_ uniform_ native_dropout multinomial"
 _PRODUCTS = "mm addmm bmm baddbmm mv addmv dot convolution"
 _PIECES = "select slice index gather cat stack unbind split narrow roll flip permute transpose t"
+_REMAINDERS = "remainder fmod floor_divide"
 _WRITES = "index_put index_put_ _index_put_impl_ masked_scatter_ masked_scatter scatter scatter_ copy_"
 _UNKNOWN = (
     "is not an operation that kernels are made of; write it with arithmetic, exp, abs, clamp, where and comparisons"
@@ -69,6 +70,7 @@ def _advice() -> Dict[str, str]:
         _RANDOM: "draws random numbers inside the step; draw them in a layer before the neuron and hand them in with x",
         _PRODUCTS: "has a weight between neurons inside the step; wrap the neuron: snn.Recurrent(neuron, connection)",
         _PIECES: "moves values between neurons; a step must treat each neuron alone and use whole tensors",
+        _REMAINDERS: "takes a remainder, which torch corrects; write torch.floor(a / b) and a - b * torch.floor(a / b)",
         _WRITES: "writes into a part of a tensor; choose between two whole tensors: torch.where(mask, a, b)",
     }
     advice = {name: text for names, text in groups.items() for name in names.split()}
