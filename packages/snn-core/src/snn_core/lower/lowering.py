@@ -1,6 +1,6 @@
 """From a neuron to a graph: trace, translate, simplify, and divide between forward and backward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
@@ -12,7 +12,7 @@ from snn_core.lower.cut import smallest_cut
 from snn_core.lower.graph import Graph
 from snn_core.lower.operations import TRANSCENDENTAL
 from snn_core.lower.refusal import LoweringError
-from snn_core.lower.trace import SHAPES, Call, Foreign, Slot, Trace, first_difference, trace_step
+from snn_core.lower.trace import REMEDY, SHAPES, Call, Foreign, Slot, Trace, first_difference, trace_step
 from snn_core.neurons.base import Neuron
 
 __all__ = ["Lowered", "Split", "lower"]
@@ -116,18 +116,26 @@ def lower(neuron: Neuron, dtype: torch.dtype = torch.float32) -> Lowered:
     LoweringError, which names the operation and the line, for a step that does not treat each neuron alone, draws at
     random, branches on values or shapes, or uses an operation that kernels have not.
     """
-    traces = [trace_step(neuron, shape, dtype) for shape in SHAPES]
-    different = first_difference(*traces)
     label = type(neuron).__name__
-    if different is not None:
-        where = f" at {different.place}" if different.place is not None else ""
-        raise LoweringError(
-            f"{label}.dynamics cannot be lowered: {different.op}{where} depends on the shape of x, and one kernel "
-            "serves every shape; take sizes in coefficients() and hand them in as numbers",
-            different.place,
-        )
-    joint = _Translation(label, traces[0], dtype).graph()
-    return Lowered(label, tuple(neuron.states), tuple(neuron.coefficients()), dtype, joint)
+    trace, *others = (trace_step(neuron, shape, dtype) for shape in SHAPES)
+    for other in others:
+        different = first_difference(trace, other)
+        if different is not None:
+            raise _depends(label, different, f"the shape of x, {REMEDY}")
+    joint = _Translation(label, trace, dtype).graph()
+    lowered = Lowered(label, tuple(neuron.states), tuple(neuron.coefficients()), dtype, joint)
+    still = trace_step(neuron, SHAPES[0], dtype, learning=False)
+    if str(replace(lowered, joint=_Translation(label, still, dtype).graph()).forward) != str(lowered.forward):
+        raise _depends(label, first_difference(trace, still), _GRADIENTS)
+    return lowered
+
+
+_GRADIENTS = "whether gradients are wanted; leave torch.is_grad_enabled() and requires_grad out of the step"
+
+
+def _depends(label: str, different: Optional[Call], on: str) -> LoweringError:
+    what, place = ("it", None) if different is None else (f"{different.op}{_at(different)}", different.place)
+    return LoweringError(f"{label}.dynamics cannot be lowered: {what} depends on {on}", place)
 
 
 class _Translation:
@@ -198,7 +206,7 @@ class _Translation:
 
     def _literal(self, tensor: Tensor, call: Optional[Call]) -> Ref:
         if tensor.numel() == 1 and call is not None and call.name == "lift_fresh":
-            return Ref(self.translator.index(tensor.item()))  # a number that the step itself made a tensor
+            return self._number(tensor, call)
         what = f"{call.op}{_at(call)}" if call is not None else "what it returns"
         raise LoweringError(
             f"{self.label}.dynamics cannot be lowered: {what} reads a tensor of shape {tuple(tensor.shape)} that is "
@@ -206,6 +214,18 @@ class _Translation:
             "read it from c",
             call.place if call is not None else None,
         )
+
+    def _number(self, tensor: Tensor, call: Call) -> Ref:
+        """A number that the step itself made a tensor."""
+        value = tensor.item()
+        kept = Ref(self.translator.index(value))
+        if self.builder.nodes[kept.index].value != value and value == value:
+            raise LoweringError(
+                f"{self.label}.dynamics cannot be lowered: {call.op}{_at(call)} makes a tensor of {value!r} in "
+                f"{tensor.dtype}, which {self.builder.dtype} cannot hold; make it with dtype=x.dtype",
+                call.place,
+            )
+        return kept
 
 
 def _at(call: Call) -> str:

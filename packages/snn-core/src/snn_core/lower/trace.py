@@ -1,21 +1,25 @@
 """One step of a neuron and its gradient, as the operations that torch performs, seen below autograd."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from snn_core._entry_points import describe
 from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS
 from snn_core.lower.refusal import LoweringError, Place, place_of_caller, refused_operation
+from snn_core.lower.shapes import ShapeWatch
 from snn_core.neurons.base import Neuron
 
-__all__ = ["SHAPES", "Call", "Foreign", "Slot", "Trace", "first_difference", "trace_step"]
+__all__ = ["REMEDY", "SHAPES", "Call", "Foreign", "Slot", "Trace", "first_difference", "trace_step"]
 
-SHAPES = ((3, 5), (2, 7))
-"""Batch and neurons while tracing: different sizes above 1, so that a mixed-up axis shows, and twice, so that a branch
-on a size shows.
+SHAPES = ((3, 5), (2, 4, 5), (2, 3, 5, 6), (2, 3, 4, 6, 7))
+"""x while tracing. Sizes above 1, different from each other and from the rank, so that a mixed-up axis shows; every
+rank that a layer has, so that what depends on it shows.
 """
+
+REMEDY = "and one kernel serves every shape; decide in __init__ and hand numbers in by coefficients()"
 
 
 class Slot(NamedTuple):
@@ -63,12 +67,14 @@ def operation_name(op: str) -> str:
     return op.split(".")[1]
 
 
-def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Trace:
+def trace_step(neuron: Neuron, shape: Tuple[int, ...], dtype: torch.dtype, learning: bool = True) -> Trace:
     """Record `dynamics` and its vector-Jacobian product at one shape. Raises LoweringError for a step that is not
     pointwise.
+
+    learning: False records the step as evaluation runs it, where no gradient is wanted of anything.
     """
     label = type(neuron).__name__
-    names = tuple(f"c.{name}" for name in neuron.coefficients())
+    names = tuple(f"c.{name}" for name in _coefficients(neuron))
     states = tuple(f"state.{name}" for name in neuron.states)
     inputs = ("x", *states, *names)
     results = ("out", *states)
@@ -81,7 +87,8 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
     def joint(values: Sequence[Tensor], cotangents: Sequence[Tensor]) -> List[Optional[Tensor]]:
         c = {name[2:]: value for name, value in zip(names, values[1 + len(states) :])}
         with watch:
-            out, state = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
+            with watch.shapes:
+                out, state = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
             after = _checked(label, neuron.states, out, state, shape, dtype)
             smooth = [(value, cotangent) for value, cotangent in zip(after, cotangents) if value.requires_grad]
             grads: Sequence[Optional[Tensor]] = [None] * len(values)
@@ -92,9 +99,9 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
         return [*after, *grads]
 
     watch.end = joint.__code__
-    with torch.enable_grad():
+    with torch.set_grad_enabled(learning):
         # leaves, so that writing into an input is an error as it is in training
-        values = [example(True) for _ in inputs]
+        values = [example(learning) for _ in inputs]
         cotangents = [example(False) for _ in results]
         for tensor in (*values, *cotangents):
             watch.slot(tensor)
@@ -105,16 +112,28 @@ def trace_step(neuron: Neuron, shape: Tuple[int, int], dtype: torch.dtype) -> Tr
         except Exception as exc:
             where = f" at {watch.last}" if watch.last is not None else ""
             raise LoweringError(
-                f"{label}.dynamics cannot be traced{where}: {type(exc).__name__}: {str(exc).splitlines()[0]}; it "
-                "must be a function of whole tensors alone, and work for an x of any shape [B, ...]",
+                f"{label}.dynamics cannot be traced{where}: {describe(exc)}; it must be a function of whole tensors "
+                "alone, and work for an x of any shape [B, ...]",
                 watch.last,
             ) from exc
     outputs = zip((*results, *(f"grad.{name}" for name in inputs)), map(watch.known, found))
     return Trace((*inputs, *(f"grad.{name}" for name in results)), tuple(watch.calls), dict(outputs))
 
 
+def _coefficients(neuron: Neuron) -> List[str]:
+    """The names of its coefficients, all of which are floating point, as they are drawn while tracing."""
+    given = neuron.coefficients()
+    for name, value in given.items():
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise LoweringError(
+                f"{type(neuron).__name__}.coefficients() gives {name!r} as {value.dtype}, and kernels take floating "
+                f"point alone; return it with .float(), and where a condition is needed write c[{name!r}] > 0"
+            )
+    return list(given)
+
+
 def _checked(
-    label: str, states: Sequence[str], out: Tensor, state: Sequence[Tensor], shape: Tuple[int, int], dtype: torch.dtype
+    label: str, states: Sequence[str], out: Tensor, state: Sequence[Tensor], shape: Tuple[int, ...], dtype: torch.dtype
 ) -> List[Tensor]:
     if len(state) != len(states):
         raise LoweringError(f"{label}.dynamics returned {len(state)} states; it names {len(states)}: {tuple(states)}")
@@ -146,9 +165,10 @@ class _Seed(torch.autograd.Function):
 class _Watch(TorchDispatchMode):
     """Sees each operation before torch performs it: refuses what no kernel can do, and records the rest."""
 
-    def __init__(self, label: str, shape: Tuple[int, int], dtype: torch.dtype) -> None:
+    def __init__(self, label: str, shape: Tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__()
         self.label, self.shape, self.dtype = label, shape, dtype
+        self.shapes = ShapeWatch(self._decided_by_a_size)
         self.calls: List[Call] = []
         self.last: Optional[Place] = None
         self.end: Any = None
@@ -195,11 +215,19 @@ class _Watch(TorchDispatchMode):
         self.calls.append(Call(op, *seen, self.slot(result), kind, place))
         return result
 
+    def _decided_by_a_size(self) -> NoReturn:
+        place = place_of_caller(self.end)
+        what = f"what it makes of a size{f' at {place}' if place is not None else ''}"
+        raise LoweringError(
+            f"{self.label}.dynamics cannot be lowered: {what} depends on the shape of x, {REMEDY}", place
+        )
+
     def _check(self, result: Any, op: str, place: Optional[Place]) -> None:
         where = f"at {place}" if place is not None else "in the gradient of its step"
         if not isinstance(result, Tensor):
             raise refused_operation(self.label, op, place)
-        if result.dtype not in (self.dtype, torch.bool) and result.numel() > 1:
+        a_number = result.numel() == 1 and operation_name(op) in ALIASES
+        if result.dtype not in (self.dtype, torch.bool) and not a_number:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives {result.dtype} where x is {self.dtype}; "
                 "keep to x's own floating point type and to conditions",
@@ -225,15 +253,19 @@ def _counts_a_condition(name: str, args: Sequence[Any]) -> bool:
 
 
 def first_difference(a: Trace, b: Trace) -> Optional[Call]:
-    """The first operation of `a` that `b` does not have at its place, or None."""
+    """The first operation that both do not share, of `a` if it has a line and of `b` if not; None if there is none."""
 
     def shape_free(call: Call) -> Tuple[Any, ...]:
-        # sizes are lists; everything else must agree
-        plain = [arg for arg in call.args if not isinstance(arg, (list, tuple, Foreign)) or isinstance(arg, Slot)]
-        return (call.op, plain)
+        return (call.op, *map(_plain, call.args), *((name, _plain(arg)) for name, arg in call.kwargs.items()))
 
     for one, other in zip(a.calls, b.calls):
         if shape_free(one) != shape_free(other):
-            return one
+            return one if one.place is not None else other
     longer = max(a.calls, b.calls, key=len)
     return longer[min(len(a.calls), len(b.calls))] if len(a.calls) != len(b.calls) else None
+
+
+def _plain(arg: Any) -> Any:
+    """An argument as it compares: no sizes, which are lists, and a NaN as itself."""
+    value = arg.tensor if isinstance(arg, Foreign) else arg
+    return None if isinstance(value, list) else repr(value) if isinstance(value, (float, Tensor)) else value
