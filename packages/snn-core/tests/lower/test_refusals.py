@@ -387,3 +387,22 @@ def test_a_coefficient_that_is_no_floating_point_is_refused_by_name(value: Tenso
 
     with pytest.raises(LoweringError, match=r"coefficients\(\) gives 'k' as torch.*\.float\(\).*c\['k'\] > 0"):
         lower(Chosen())
+
+
+def wider(x: Tensor) -> Tensor:
+    return x * 2 if x.size(1) == 20 else x + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_function_in_torchscript_is_refused_since_its_branches_are_not_seen() -> None:
+    class Scripted(Leaky):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wider = torch.jit.script(wider)
+
+        def dynamics(self, x: Tensor, state: Any, c: Any) -> Any:
+            mem = state[0] + self.wider(x)
+            return mem, (mem,)
+
+    with pytest.raises(LoweringError, match=r"aten\.add.*TorchScript.*plain torch"):
+        lower(Scripted())

@@ -43,15 +43,21 @@ class ShapeWatch(TorchFunctionMode):
     """Gives who asks for a tensor's shape, rank or number of elements numbers that can only be handed on to torch.
 
     refuse: raises the error for whoever computes or decides with one. What torch itself asks is not seen.
+    within_torch: whether a function of torch's Python interface is running.
     """
 
     def __init__(self, refuse: Refuse) -> None:
         super().__init__()
         self._refuse = refuse
+        self.within_torch = False
         self._known: Dict[int, _Size] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        before, self.within_torch = self.within_torch, True
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            self.within_torch = before
         if not isinstance(result, (int, torch.Size)) or isinstance(result, bool):
             return result
         if not args or not isinstance(args[0], Tensor) or args[0].ndim == 0:

@@ -88,7 +88,8 @@ def trace_step(neuron: Neuron, shape: Tuple[int, ...], dtype: torch.dtype, learn
         c = {name[2:]: value for name, value in zip(names, values[1 + len(states) :])}
         with watch:
             with watch.shapes:
-                out, state = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
+                returned = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
+            out, state = returned
             after = _checked(label, neuron.states, out, state, shape, dtype)
             smooth = [(value, cotangent) for value, cotangent in zip(after, cotangents) if value.requires_grad]
             grads: Sequence[Optional[Tensor]] = [None] * len(values)
@@ -111,11 +112,13 @@ def trace_step(neuron: Neuron, shape: Tuple[int, ...], dtype: torch.dtype, learn
             raise
         except Exception as exc:
             where = f" at {watch.last}" if watch.last is not None else ""
-            raise LoweringError(
+            raise watch.unseen or LoweringError(
                 f"{label}.dynamics cannot be traced{where}: {describe(exc)}; it must be a function of whole tensors "
                 "alone, and work for an x of any shape [B, ...]",
                 watch.last,
             ) from exc
+    if watch.unseen is not None:
+        raise watch.unseen
     outputs = zip((*results, *(f"grad.{name}" for name in inputs)), map(watch.known, found))
     return Trace((*inputs, *(f"grad.{name}" for name in results)), tuple(watch.calls), dict(outputs))
 
@@ -173,6 +176,7 @@ class _Watch(TorchDispatchMode):
         self.last: Optional[Place] = None
         self.end: Any = None
         self.in_gradient = False
+        self.unseen: Optional[LoweringError] = None  # kept, since TorchScript lets no error of ours through
         self._alive: List[Tensor] = []  # a tensor that is gone would hand its identity to another
         self._slots: Dict[int, Slot] = {}
 
@@ -207,6 +211,13 @@ class _Watch(TorchDispatchMode):
         plain = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         if name not in ALIASES and plain not in TRANSLATIONS:
             raise refused_operation(self.label, op, place)
+        if not self.in_gradient and not self.shapes.within_torch:
+            where = f" at {place}" if place is not None else ""
+            self.unseen = LoweringError(
+                f"{self.label}.dynamics cannot be lowered: {op}{where} comes from TorchScript or an extension, whose "
+                "branches cannot be seen; write it in plain torch",
+                place,
+            )
         seen = self.known(tuple(args)), {key: self.known(value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
         if not _counts_a_condition(name, args):
