@@ -116,7 +116,7 @@ class Processes:
             if self._store.add(_FAILURES, 0):  # asking for a key that is not there would wait for it
                 why = f"; {self._store.get(_FAILURE).decode()}"
         return ProcessFailed(
-            f"process {self.rank} of {self.count} lost the others, or waited for them too long ({_first_line(error)})"
+            f"process {self.rank} of {self.count} lost the others, or waited for them too long ({describe(error)})"
             f"{why or '; what they printed says why'}; go on from the last checkpoint"
         )
 
@@ -204,7 +204,7 @@ def _initialize(collectives: str, timeout: datetime.timedelta) -> Any:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ProcessFailed(
             f"process {rank} of {count} did not meet the others at {where} within {timeout.total_seconds():g} s "
-            f"({_first_line(exc)}); see that all {count} were started and reach that address"
+            f"({describe(exc)}); see that all {count} were started and reach that address"
         ) from exc
     atexit.register(_leave)
     return store
@@ -268,7 +268,3 @@ def _number(name: str, default: Optional[int] = None) -> int:
             "torchrun sets it; start the processes with torchrun, or unset WORLD_SIZE to train in one"
         )
     return number
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
