@@ -10,7 +10,7 @@ from torch import Tensor
 from snn_backend_cpu.printing import Layout
 from snn_backend_cpu.step_kernels import StepKernels, span_of
 from snn_backend_cpu.threads import memory
-from snn_core.lower import lower
+from snn_core.lower import LoweringError, lower
 from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, checked_state, widen
 
 __all__ = ["Fused", "Kernels", "lanes"]
@@ -23,12 +23,21 @@ class Kernels:
         self._by_dtype = {dtype: StepKernels(lower(neuron, dtype))}
 
     def of(self, neuron: Neuron, first: Tensor, state: State, c: Coefficients) -> StepKernels:
-        """The kernels for one step's widened input, a state and coefficients: of the widest type among them."""
+        """The kernels for one step's widened input, a state and coefficients: of the widest type of input and state.
+
+        Raises LoweringError for other coefficients than were lowered.
+        """
         dtype = functools.reduce(torch.promote_types, (t.dtype for t in (first, *state)))
-        dtype = functools.reduce(torch.promote_types, (t.dtype for t in c.values() if t.ndim), dtype)
         if dtype not in self._by_dtype:
             self._by_dtype[dtype] = StepKernels(lower(neuron, dtype))
-        return self._by_dtype[dtype]
+        kernels = self._by_dtype[dtype]
+        if set(c) != set(kernels.lowered.coefficients):
+            raise LoweringError(
+                f"{type(neuron).__name__}.coefficients() gives {sorted(c)}, and gave "
+                f"{sorted(kernels.lowered.coefficients)} when its step was lowered; give the same names at every call, "
+                "in training and in evaluation"
+            )
+        return kernels
 
 
 def lanes(value: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:

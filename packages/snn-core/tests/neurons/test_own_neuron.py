@@ -109,3 +109,36 @@ def test_no_time_steps_are_refused() -> None:
         Leak()(torch.zeros(2, 3), steps=0)
     with pytest.raises(ShapeError, match=r"with steps= it takes \[B, ...\] without time"):
         Leak()(torch.zeros(3), steps=2)
+
+
+class Slow(Neuron):
+    """Coefficients of any type, without shape and one for each channel, and arithmetic among them."""
+
+    states = ("mem",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def coefficients(self) -> Dict[str, Tensor]:
+        return {"kept": torch.tensor(0.9123456, dtype=self.dtype), "gain": torch.tensor([0.3, 0.7], dtype=self.dtype)}
+
+    def dynamics(self, x: Tensor, state: State, c: Dict[str, Tensor]) -> Tuple[Tensor, State]:
+        mem = c["kept"] * state[0] + (1 - c["kept"]) * c["gain"] * x
+        return mem, (mem,)
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_step_is_computed_in_its_inputs_type_whatever_its_coefficients_and_state_came_in(
+    dtype: torch.dtype, given: torch.dtype
+) -> None:
+    neuron = Slow(given)
+    x = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
+    out, (mem,) = neuron.unroll(x, (torch.ones(3, 2, dtype=torch.float64),))
+    kept, gain = (value.to(dtype) for value in neuron.coefficients().values())
+    by_hand = torch.ones(3, 2, dtype=dtype)
+    for current in x:
+        by_hand = kept * by_hand + (1 - kept) * gain * current
+    assert mem.dtype == dtype
+    assert torch.equal(out[-1], by_hand)

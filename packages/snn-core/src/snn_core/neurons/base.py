@@ -73,7 +73,11 @@ class Temporal(nn.Module):
         return steps
 
     def align(self, name: str, value: Tensor, x: Tensor) -> Tensor:
-        """A coefficient, shaped to broadcast against one step's input x `[B, ...]`. Raises ShapeError if it cannot."""
+        """A coefficient in the type of one step's input x `[B, ...]`, shaped to broadcast against it.
+
+        Whole numbers and conditions keep their type. Raises ShapeError if it cannot.
+        """
+        value = _typed(value, x)
         if value.ndim == 0:
             return value
         features, own = static_shape(x)[1:], static_shape(value)
@@ -146,7 +150,8 @@ class Neuron(Temporal):
     """A neuron model: one pure function of one time step, from which running over time is derived.
 
     A subclass names its `states`, returns its `coefficients` (once per unroll, differentiable) and writes `dynamics`.
-    Parameters and states stay float32 or wider under any precision; input and output keep the caller's dtype.
+    Parameters stay float32 or wider under any precision; input and output keep the caller's dtype. A step is computed
+    in its input's type, float32 for half precision: its coefficients and its state come in that type.
     """
 
     runner: "Runner" = staticmethod(unroll_reference)
@@ -174,7 +179,9 @@ class Neuron(Temporal):
         return out[0], state
 
     def aligned_coefficients(self, x: Tensor) -> Coefficients:
-        """The coefficients, shaped to broadcast against a step's input `[B, ...]`. Raises ShapeError if they cannot."""
+        """The coefficients in the type of a step's input `[B, ...]`, shaped to broadcast against it. Raises ShapeError
+        if they cannot.
+        """
         return {name: self.align(name, value, x) for name, value in self.coefficients().items()}
 
 
@@ -183,8 +190,14 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _typed(value: Tensor, x: Tensor) -> Tensor:
+    """A floating-point tensor in x's type. Numbers without shape would otherwise be computed in their own."""
+    # nothing at all where the types agree, so that no trace of a network holds a conversion
+    return value if value.dtype == x.dtype or not value.is_floating_point() else value.to(x.dtype)
+
+
 def checked_state(layer: Temporal, state: State, x: Tensor) -> State:
-    """A state that came from outside, widened. Raises ShapeError if it does not fit one step's input x `[B, ...]`."""
+    """A state that came from outside, in the type of a step's input x `[B, ...]`. Raises ShapeError if it cannot be."""
     name = type(layer).__name__
     if len(state) != len(layer.states):
         raise ShapeError(f"{name} got a state of {len(state)} tensors; it takes {len(layer.states)}: {layer.states}")
@@ -194,7 +207,7 @@ def checked_state(layer: Temporal, state: State, x: Tensor) -> State:
                 f"{name} got state {label!r} of shape {tuple(tensor.shape)} for an input of shape {tuple(x.shape)}; "
                 "the batch sizes must agree: pass state=None to start at rest"
             )
-    return tuple(widen(tensor) for tensor in state)
+    return tuple(_typed(tensor, x) for tensor in state)
 
 
 def _dtype_of(value: object) -> torch.dtype:
