@@ -214,7 +214,7 @@ TRANSLATIONS: Dict[str, Translation] = {
     "bitwise_or": _logic("or"),
     "bitwise_not": _logic("not"),
     "bitwise_xor": _xor,
-    "heaviside": lambda e, x, at: e.where(e("eq", x, 0), at, e.where(e("lt", x, 0), 0, 1)),
+    "heaviside": lambda e, x, at: e.where(e("eq", x, 0), at, e.where(e("gt", x, 0), 1, 0)),
     "_to_copy": _to_copy,
     "clone": lambda e, x, **_: x,
     "lift_fresh_copy": lambda e, x: x,
