@@ -158,6 +158,16 @@ def test_inputs_in_any_memory_order_are_read_right() -> None:
     require_equal(everything(fused, x), everything(reference, x), exact=True)
 
 
+@pytest.mark.parametrize("name", ["LIF, learnt", "Recurrent, one to one"])
+def test_inputs_and_states_with_gaps_in_memory_are_read_right(name: str) -> None:
+    reference, fused = pair(NEURONS[name].make())
+    x = currents((STEPS, 3, 4, 2))[..., 0]
+    state = tuple(currents((3, 4, 2), seed=7 + i)[..., 0] for i in range(len(reference.states)))
+    require_equal(everything(fused, x, state), everything(reference, x, state), exact=True)
+    with torch.no_grad():
+        assert torch.equal(fused.run(x, state)[0], reference.run(x, state)[0])
+
+
 @pytest.mark.parametrize("steps", [None, STEPS])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_stored_and_float32_computed(dtype: torch.dtype, steps: int | None) -> None:

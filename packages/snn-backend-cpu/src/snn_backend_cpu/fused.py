@@ -42,7 +42,12 @@ class Kernels:
 
 def lanes(value: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
     """A coefficient as a kernel takes it: one number, or one for each value of a step's input."""
-    return (value if value.numel() == 1 else value.expand_as(first)).to(dtype).reshape(-1)
+    return _flat((value if value.numel() == 1 else value.expand_as(first)).to(dtype))
+
+
+def _flat(value: Tensor) -> Tensor:
+    """All numbers in order, one next to the other: what `reshape(-1)` gives alone may have gaps."""
+    return value.contiguous().view(-1)
 
 
 class Fused:
@@ -67,8 +72,7 @@ class Fused:
             recorded=tuple(name for name in neuron.states if name in wanted),
             stored=str(x.dtype).replace("torch.", "") if halved else "float",
         )
-        flat = [(x if halved else x.to(dtype)).reshape(-1)]
-        flat += [s.expand_as(first).to(dtype).reshape(-1) for s in state]
+        flat = [_flat(x if halved else x.to(dtype)), *(_flat(s.expand_as(first).to(dtype)) for s in state)]
         results = _unroll(kernels, count, layout, [*flat, *(lanes(c[name], first, dtype) for name in names)])
         shape = tuple(first.shape)
         last = tuple(t.reshape(shape) for t in results[1 : 1 + len(state)])
