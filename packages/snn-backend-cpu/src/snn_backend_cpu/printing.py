@@ -106,7 +106,9 @@ class _Source:
             return f"{args[1]} if {args[0]} else {args[2]}"
         if node.op == "sign":
             one, less, zero = self.constant(1.0), self.constant(-1.0), self.constant(0.0)
-            return f"{one} if {args[0]} > {zero} else ({less} if {args[0]} < {zero} else {args[0]})"
+            return (
+                f"{one} if {args[0]} > {zero} else ({less} if {args[0]} < {zero} else {zero})"  # 0 of NaN, as in torch
+            )
         return f"{'not ' if node.op == 'not' else '-'}{args[0]}"
 
     @staticmethod
