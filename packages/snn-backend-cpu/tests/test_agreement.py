@@ -85,6 +85,7 @@ BOUNDED: dict[str, tuple[float, Function]] = {
     "rsqrt": (2, lambda a: (a.abs() + 0.01).rsqrt()),
     "exp": (2, lambda a: a.clamp(-80, 80).exp()),
     "expm1": (2, lambda a: torch.expm1(a.clamp(-80, 80))),
+    "exp2": (2, lambda a: torch.exp2(a.clamp(-120, 120))),
     "log": (2, lambda a: (a.abs() + 0.01).log()),
     "log1p": (2, lambda a: torch.log1p(a.abs())),
     "sin": (2, lambda a: a.clamp(-30, 30).sin()),

@@ -1,10 +1,10 @@
 """The operations of torch that a step may use, each in terms of the graph's scalar operations.
 
 Each translation takes a `Translator` and the call's arguments, nodes for tensors and plain numbers for numbers. They
-keep the order of torch's CPU kernels, so that float32 results are the same bits where no function is transcendental.
+keep the order of torch's CPU kernels, so that float32 results are the same bits; `Lowered.exact` tells where they may
+not be. Conditions count as 0 and 1: whether the result is a condition again is for the trace to say.
 """
 
-import math
 from typing import Any, Callable, Dict, Optional
 
 import torch
@@ -52,6 +52,8 @@ Translation = Callable[..., Ref]
 
 
 def _scaled(sign: str) -> Translation:
+    """a + alpha b or a - alpha b, rounded once, as torch does where b is a whole tensor."""
+
     def translate(e: Translator, a: Any, b: Any, alpha: float = 1) -> Ref:
         if alpha == 1:
             return e(sign, a, b)
@@ -71,6 +73,7 @@ def _addcmul(e: Translator, a: Any, b: Any, c: Any, value: float = 1) -> Ref:
 
 
 def _div(e: Translator, a: Any, b: Any, rounding_mode: Optional[str] = None) -> Ref:
+    """a / b, or that truncated. Raises TypeError for "floor"."""
     if rounding_mode == "floor":
         raise TypeError("torch corrects a floor by the remainder; write torch.floor(a / b)")
     quotient = e("div", a, b)
@@ -203,7 +206,7 @@ TRANSLATIONS: Dict[str, Translation] = {
     "leaky_relu": _leaky_relu,
     "sigmoid": _sigmoid,
     "softplus": _softplus,
-    "exp2": lambda e, x: e("exp", e("mul", x, math.log(2))),
+    "exp2": lambda e, x: e("pow", 2, x),
     "where": lambda e, condition, a, b: e.where(condition, a, b),
     "masked_fill": lambda e, x, mask, value: e.where(mask, value, x),
     "logical_and": _logic("and"),

@@ -1,7 +1,7 @@
 """Making a graph, simplified while it is made: constants are folded, equal expressions shared, idle operations dropped.
 
-No rule changes a bit of a finite result, but that -0 + 0 stays -0, which equals 0. Of values that are not finite there
-is no promise: what torch makes NaN by inf - inf can be a number here.
+No rule changes a finite result, the sign of a zero apart. Of values that are not finite there is no promise: what torch
+makes NaN by inf - inf or inf * 0 can be a number here.
 """
 
 from typing import Dict, List, Mapping, Optional

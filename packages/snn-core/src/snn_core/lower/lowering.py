@@ -112,9 +112,9 @@ class Lowered:
 def lower(neuron: Neuron, dtype: torch.dtype = torch.float32) -> Lowered:
     """Turn a neuron's step into scalar operations. dtype: float32 or float64, in which it is to be computed.
 
-    The graph computes the bits that eager torch computes for finite numbers, transcendental functions apart. Raises
-    LoweringError, which names the operation and the line, for a step that does not treat each neuron alone, draws at
-    random, branches on values or shapes, or uses an operation that kernels have not.
+    The graph computes the bits that eager torch computes for finite numbers where it is `exact`. Raises LoweringError,
+    which names the operation and the line, for a step that does not treat each neuron alone, draws at random, branches
+    on values, shapes or the gradient mode, or uses an operation that kernels have not.
     """
     label = type(neuron).__name__
     trace, *others = (trace_step(neuron, shape, dtype) for shape in SHAPES)
