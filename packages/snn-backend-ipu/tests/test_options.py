@@ -23,7 +23,7 @@ REFUSED: Dict[str, Dict[str, Any]] = {
     "offline is 3": {"offline": 3},
     "available_memory is 1.5": {"available_memory": 1.5},
     "available_memory is {'IPU1': 0.5}": {"available_memory": {"IPU1": 0.5}},
-    "in the order in which they run": {"stages": {"0": 1, "3": 0}},
+    "IPUs 0, 1, 2, ..., with none left out": {"stages": {"0": 1, "3": 2}},
     "with none left out": {"stages": {"0": 0, "3": 2}},
     "stages is {'0': 'a'}": {"stages": {"0": "a"}},
     "replicas 3 x 1 IPUs each are 3 IPUs, and IPUs come in powers of two": {"replicas": 3},

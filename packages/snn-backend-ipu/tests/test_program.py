@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
@@ -77,6 +77,46 @@ def test_a_stage_at_a_module_that_never_runs_as_one_is_refused_with_those_that_d
 
 def test_stages_may_begin_inside_a_container() -> None:
     agree(backend(stages={"0.0": 0, "2": 1}), dense(24, model=nested).training(accumulation=3))
+
+
+class Looping(nn.Module):
+    """A loop over time that calls both layers at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.first, self.fc2, self.second = nn.Linear(6, 7), snn.LIF(), nn.Linear(7, 3), snn.LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = two = None
+        out = []
+        for current in x:
+            spikes, one = self.first.step(self.fc1(current), one)
+            spikes, two = self.second.step(self.fc2(spikes), two)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+BACKWARDS: Dict[str, Tuple[Trial, Dict[str, int], str]] = {
+    "the first module on the last IPU": (dense(12), {"2": 0, "0": 1}, "module '2' on IPU 0 runs after '0' on IPU 1"),
+    "a loop over time": (
+        dense(12, model=Looping),
+        {"fc1": 0, "fc2": 1},
+        "module 'fc1' on IPU 0 runs after 'fc2' on IPU 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_a_pipeline_that_would_go_back_is_refused(name: str) -> None:
+    trial, stages, says = BACKWARDS[name]
+    with pytest.raises(ConfigError) as caught:
+        fit(backend(stages=stages), trial.training(accumulation=3))
+    assert says in str(caught.value)
+    assert "never back" in str(caught.value)
+
+
+def test_stages_may_be_named_in_any_order() -> None:
+    agree(backend(stages={"2": 1, "0": 0}), dense(24).training(accumulation=3))
 
 
 @pytest.mark.parametrize("samples", [1, 9, 23, 24, 25])

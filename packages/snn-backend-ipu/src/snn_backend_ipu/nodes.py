@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections import Counter
-from typing import Dict, FrozenSet, NamedTuple, Optional, Set
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -21,21 +21,22 @@ _FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
 
 class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
-    first.   classified: whether the loss counts right answers.   called: names of the model's modules that ran.
+    first.   classified: whether the loss counts right answers.   calls: the model's modules by name, as often and in the
+    order in which they ran.
     """
 
     total: int
     kinds: Dict[str, int]
     classified: bool
-    called: FrozenSet[str]
+    calls: Tuple[str, ...]
 
 
 def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     """Trace a copy of the step on the CPU, on zeros, as poptorch runs it: once, for its shapes."""
     module = TrainingModule(copy.deepcopy(step).cpu().float().train(), batch, marked=False)
-    called: Set[str] = set()
+    calls: List[str] = []
     for name, inner in module.step.model.named_modules():
-        inner.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        inner.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     inputs = [_zeros(batch.x, batch.size), _zeros(batch.target, batch.size)]
     controls = _control_rows(step, batch.size)
     if controls is not None:
@@ -46,7 +47,7 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
         traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
     kinds = Counter(node.kind() for node in traced.inlined_graph.nodes())
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
-    return Nodes(sum(kept.values()), kept, module.classified, frozenset(called))
+    return Nodes(sum(kept.values()), kept, module.classified, tuple(calls))
 
 
 def _control_rows(step: Step, size: int) -> Optional[Tensor]:

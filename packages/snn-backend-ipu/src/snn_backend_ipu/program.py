@@ -53,7 +53,7 @@ class IpuProgram(Program):
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
-        require_stages(self._pristine.model, dict(options.stages), self.nodes.called)
+        require_stages(self._pristine.model, options.stages, self.nodes.calls)
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
@@ -80,7 +80,7 @@ class IpuProgram(Program):
         if self._half is not None:
             halve(tree.model)
         freeze_parameters(tree.model)
-        begin_stages(tree.model, dict(self._options.stages))
+        begin_stages(tree.model, self._options.stages)
         return tree
 
     def _make_training(self) -> TrainingExecutor:

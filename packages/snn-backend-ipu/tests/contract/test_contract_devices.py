@@ -73,6 +73,46 @@ def test_a_stage_without_an_ipu_is_refused(poptorch):
         train(poptorch, model)
 
 
+def test_a_stage_before_that_of_what_it_reads_is_refused_in_a_pipeline(poptorch):
+    with pytest.raises(poptorch.Error, match="on pipeline stage 0 consumes a tensor that is produced on stage 1"):
+        train(poptorch, staged(poptorch, "second", "first"), 3)
+    train(poptorch, staged(poptorch, "second", "first"), 3, poptorch.ShardedExecution())
+
+
+class Looped(Net):
+    """Each step goes through both layers; what lies between two blocks belongs to the one before."""
+
+    def forward(self, x, y):
+        out = [self.second(self.first(x[:, t : t + 1])) for t in range(x.shape[1])]
+        total = torch.stack(out).sum(0)
+        return total, functional.cross_entropy(total, y)
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(1, 2)
+
+
+def test_a_loop_over_stages_goes_back_and_is_refused(poptorch):
+    model = Looped()
+    poptorch.BeginBlock(model.first, "first", 0)
+    poptorch.BeginBlock(model.second, "second", 1)
+    with pytest.raises(poptorch.Error, match="on pipeline stage 0 consumes a tensor that is produced on stage 1"):
+        train(poptorch, model, 3)
+
+
+def test_a_loop_within_each_stage_is_no_way_back(poptorch):
+    class Layerwise(Looped):
+        def forward(self, x, y):
+            hidden = [self.first(x[:, t : t + 1]) for t in range(x.shape[1])]
+            total = torch.stack([self.second(h) for h in hidden]).sum(0)
+            return total, functional.cross_entropy(total, y)
+
+    model = Layerwise()
+    poptorch.BeginBlock(model.first, "first", 0)
+    poptorch.BeginBlock(model.second, "second", 1)
+    train(poptorch, model, 3)
+
+
 def test_a_module_begins_one_block(poptorch):
     with pytest.raises(poptorch.Error, match="already been assigned"):
         poptorch.BeginBlock(poptorch.BeginBlock(nn.Identity(), "a"), "b")

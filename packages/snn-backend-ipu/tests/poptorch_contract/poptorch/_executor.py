@@ -193,10 +193,10 @@ class PoplarExecutor(Extras):
         bound = copy.copy(inputs)
         bound.arguments = mapped(dict(inputs.arguments), lambda tensor: self._narrowed(tensor.detach()))
         optimizer = self._optimizer if self._training else None
-        graph, self._returned, groups, stages = traced(self._model, bound, self._options, optimizer)
+        graph, self._returned, groups = traced(self._model, bound, self._options, optimizer)
         graph.check(self._training)
         _contract.reach("compile")
-        check_device(stages, self._options, self._training)
+        check_device(graph, self._options, self._training)
         self._executable = Executable(graph, self._options, self._device_optimizer, groups)
         self._executable.upload(*self._tensors())
         leave_in_cache(graph, self._options._Popart.options)

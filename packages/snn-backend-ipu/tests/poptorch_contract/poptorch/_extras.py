@@ -105,10 +105,15 @@ def read(filename, version):
     return content
 
 
-def check_device(stages, options, training):
-    """Refuse a pipeline that is not filled, a return period that does not divide, and IPUs that cannot be had."""
+def check_device(graph, options, training):
+    """Refuse a pipeline that goes back or is not filled, a return period that does not divide, and IPUs that cannot be
+    had.
+    """
+    manager = options._execution_strategy._stages_manager
+    stages = manager.stages
     count = len(stages)
     if count > 1 and options._execution_strategy.pipelined:
+        graph.check_order(manager.begun)
         needed = 2 * count - 1 if training else count
         depth = options.Training.gradient_accumulation if training else options.device_iterations
         what = "gradient accumulation factor" if training else "batchesPerStep"
