@@ -100,8 +100,9 @@ def freeze_parameters(model: nn.Module) -> None:
 
 
 def require_stages(model: nn.Module, stages: Mapping[str, int], calls: Sequence[str]) -> None:
-    """Raise ConfigError for the name of a stage that no module has, one that never runs as a module, and for stages that
-    do not run each once from IPU 0 up. calls: the modules by name, in the order in which they ran.
+    """Raise ConfigError for the name of a stage that no module has or that never runs as one, and for a way back.
+
+    calls: the modules by name, in the order in which they ran; the IPUs of those that begin a stage must never fall.
     """
     names = [name for name, _ in model.named_modules() if name]
     for stage in stages:
@@ -121,9 +122,9 @@ def require_stages(model: nn.Module, stages: Mapping[str, int], calls: Sequence[
         if stages[name] < stages[before]:
             raise ConfigError(
                 f"stages is {dict(stages)}, and module {name!r} on IPU {stages[name]} runs after {before!r} on IPU "
-                f"{stages[before]}; data goes through a pipeline once, from IPU 0 up, and never back: number the IPUs in "
-                "the order in which the modules run. Of a loop over time that calls them in turn keep all on one IPU, or "
-                "let each module run over all steps before the next does, as snn.Sequential lets it"
+                f"{stages[before]}; data goes through a pipeline once, from IPU 0 up, and never back: number the IPUs "
+                "in the order in which the modules run. Of a loop over time that calls them in turn keep all on one "
+                "IPU, or let each module run over all steps before the next does, as snn.Sequential lets it"
             )
 
 

@@ -21,8 +21,7 @@ _FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
 
 class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
-    first.   classified: whether the loss counts right answers.   calls: the model's modules by name, as often and in the
-    order in which they ran.
+    first.   classified: whether the loss counts right answers.   calls: the model's modules by name, as they ran.
     """
 
     total: int

@@ -21,7 +21,7 @@ class IpuOptions:
 
     replicas: copies of the model, each on IPUs of its own; an optimiser step's micro-batches (`accumulation`) are
     shared out among them.   stages: which IPU the layers from a module on run on, by the module's name, such as
-    {"0": 0, "3": 1}; several make a pipeline.   auto_round_ipus: take more IPUs than are used, up to a power of two.
+    {"2": 0, "4": 1}; several make a pipeline.   auto_round_ipus: take more IPUs than are used, up to a power of two.
     evaluation_iterations: batches that one call evaluates (default 1, or as many as there are stages).
     share_ipus: training and evaluation take turns on the same IPUs; False gives each its own.
     recomputation: what the backward pass computes again to save memory: "default" is poptorch's choice.

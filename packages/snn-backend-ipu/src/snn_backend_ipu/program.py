@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
-from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
+from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
 from snn_backend_ipu.modules import (
@@ -17,7 +17,6 @@ from snn_backend_ipu.modules import (
     begin_stages,
     freeze_parameters,
     halve,
-    require_stages,
 )
 from snn_backend_ipu.nodes import Nodes, count_nodes
 from snn_backend_ipu.optimizers import has_accumulated, saved_rate
@@ -53,11 +52,9 @@ class IpuProgram(Program):
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
-        require_stages(self._pristine.model, options.stages, self.nodes.calls)
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
-        require_executables(self._folder)
         with keeping_random_state():
             # each executor keeps the settings that it was made with, and the loaders are given the same
             self._settings = {
