@@ -162,6 +162,26 @@ def test_training_and_evaluation_take_turns_on_shared_ipus() -> None:
                 assert (program._training.attached, program._evaluation.attached) == (not shared, True)
 
 
+def test_one_ipu_is_enough_where_training_and_evaluation_share_it(poptorch: Any) -> None:
+    trial = dense(8).on(backend())
+    with poptorch._contract.hardware(1), compiled(IpuBackend(IpuOptions()), trial) as program:
+        data = trial.samples()
+        for _ in range(2):
+            train(program, data)
+            evaluate(program, data)
+        program.load_state_dict(program.state_dict())
+        train(program, data)
+
+
+def test_executors_that_share_nothing_need_a_device_each(poptorch: Any) -> None:
+    trial = dense(8).on(backend())
+    one = IpuBackend(IpuOptions(share_ipus=False))
+    with poptorch._contract.hardware(1), compiled(one, trial) as program:
+        train(program, trial.samples())
+        with pytest.raises(Unsupported, match=r"Failed to acquire 1 IPU\(s\)"):
+            evaluate(program, trial.samples())
+
+
 def test_batch_norm_counts_its_batches_on_the_host() -> None:
     trial = images(8, size=2).training(accumulation=2).on(backend())
     model = trial.build()

@@ -149,6 +149,27 @@ def test_replicas_of_a_pipeline_need_ipus_for_each_stage(poptorch, monkeypatch):
             train(poptorch, staged(poptorch, "first", "second"), 3, replicationFactor=4)
 
 
+def test_an_attached_executor_holds_its_ipus_until_it_gives_them_back(poptorch, monkeypatch):
+    monkeypatch.setenv("POPTORCH_IPU_MODEL", "0")
+    with poptorch._contract.hardware(2):
+        one = train(poptorch, Net())
+        other = train(poptorch, Net())
+        with pytest.raises(poptorch.Error, match=r"Failed to acquire 1 IPU\(s\)"):
+            train(poptorch, Net())
+        one.detachFromDevice()
+        third = train(poptorch, Net())
+        with pytest.raises(poptorch.Error, match=r"Failed to acquire 1 IPU\(s\)"):
+            one.attachToDevice()
+        third.destroy()
+        one.attachToDevice()
+        assert [run.isAttachedToDevice() for run in (one, other, third)] == [True, True, False]
+
+
+def test_the_ipu_model_is_never_taken(poptorch):
+    held = [train(poptorch, Net()) for _ in range(3)]
+    assert all(executor.isAttachedToDevice() for executor in held)
+
+
 def test_without_hardware_only_the_ipu_model_runs(poptorch, monkeypatch):
     monkeypatch.delenv("POPTORCH_IPU_MODEL")
     assert not poptorch.ipuHardwareIsAvailable()

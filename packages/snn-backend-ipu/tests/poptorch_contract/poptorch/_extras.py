@@ -107,7 +107,7 @@ def read(filename, version):
 
 def check_device(graph, options, training):
     """Refuse a pipeline that goes back or is not filled, a return period that does not divide, and IPUs that cannot be
-    had.
+    had. Return how many IPUs are reserved.
     """
     manager = options._execution_strategy._stages_manager
     stages = manager.stages
@@ -125,7 +125,7 @@ def check_device(graph, options, training):
     if (options.device_iterations * options.Training.gradient_accumulation) % period:
         raise compiler_error(f"The number of batches of a call must be a multiple of the return period ({period})")
     ipus = max(stages.values(), default=0) + 1
-    _contract.acquire(options, ipus * options.replication_factor)
+    return _contract.reserved(options, ipus * options.replication_factor)
 
 
 def leave_in_cache(graph, popart):
