@@ -82,6 +82,29 @@ def test_every_call_of_the_package_is_listed_with_its_arguments_in_order() -> No
         assert [word for word in listed if word in keywords] == list(keywords), name
 
 
+# torch's and our own objects have these too
+SHARED = {"clone", "destroy", "load", "load_state_dict", "message", "model", "options", "state_dict", "type"}
+
+
+def test_nothing_that_poptorch_alone_has_is_looked_up_past_the_list() -> None:
+    documented = {name.rpartition(".")[2] for name in SIGNATURES.SIGNATURES}
+    documented |= {member for members in SIGNATURES.VALUES.values() for member in members}
+    looked_up = set()
+    for _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                looked_up.add(node.attr)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                looked_up.add(getattr(node.args[1], "value", None))
+    assert looked_up & documented - SHARED == set()
+
+
+def test_every_listed_value_is_read() -> None:
+    texts = [node.value for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    for name in calls.VALUES:
+        assert texts.count(name) >= 2, name  # in the list, and where it is read
+
+
 def test_nothing_is_listed_that_is_not_called() -> None:
     used = {name for name, _ in calls_in_the_sources()}
     chosen = {"optim.SGD", "optim.Adam", "optim.AdamW", "optim.RMSprop"}  # by the optimiser's name

@@ -1,14 +1,15 @@
 """Every call into poptorch and popdist, each with the names of its arguments in their order; nothing else imports them.
 
 `CALLS` is the list, and it is what runs: `call` looks a function up in it and refuses an argument that it does not
-name. Names and order are those of PopTorch 3.4's public Python sources; a test holds them against the documented ones.
+name. `VALUES` lists the attributes that are read. Names and order are those of PopTorch 3.4's public Python sources; a
+test holds them against the documented ones.
 """
 
 import contextlib
 import importlib
 from typing import Any, Dict, Iterator, Tuple
 
-from snn_backend_ipu.failures import translated
+from snn_backend_ipu.failures import ATTRIBUTES, translated
 
 __all__ = ["CALLS", "VALUES", "call", "guarded", "read", "value", "write"]
 
@@ -101,6 +102,8 @@ VALUES: Tuple[str, ...] = (
     "ReductionType.Mean",
     "PoplarExecutor.rng_state",
     "__version__",
+    "optim.Optimizer.variable_attrs",
+    *ATTRIBUTES,
 )
 """Attributes of poptorch that are read, the executor's `rng_state` written too."""
 
@@ -130,7 +133,7 @@ def value(name: str) -> Any:
 
 
 def read(name: str, target: Any) -> Any:
-    """The property of an object, "PoplarExecutor.rng_state"."""
+    """The property of an object, such as "PoplarExecutor.rng_state"."""
     with guarded():
         return getattr(target, _listed(name).rpartition(".")[2])
 

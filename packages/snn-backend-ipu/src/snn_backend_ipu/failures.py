@@ -4,7 +4,10 @@ from typing import Dict, Optional
 
 from snn_core.errors import ConfigError, DeviceError, SnnError, Unsupported
 
-__all__ = ["cause_of", "translated"]
+__all__ = ["ATTRIBUTES", "cause_of", "translated"]
+
+ATTRIBUTES = ("Error.location", "Error.message", "RecoverableError.recovery_action")
+"""What is read of poptorch's errors: a part of `calls.VALUES`, which cannot be imported here."""
 
 _ACTIONS: Dict[str, str] = {
     "IPU_RESET": "reset the IPUs: end this process, which gives them back, and start again",
@@ -52,7 +55,7 @@ def cause_of(exc: BaseException) -> BaseException:
 
 
 def _recoverable(exc: BaseException) -> DeviceError:
-    action = str(getattr(exc, "recovery_action", "")) or "unknown"
+    action = _read(exc, "RecoverableError.recovery_action") or "unknown"
     key = action.rpartition(".")[2].upper()
     remedy = _ACTIONS.get(key, "see Graphcore's documentation of this recovery action, then start again")
     return DeviceError(
@@ -62,6 +65,13 @@ def _recoverable(exc: BaseException) -> DeviceError:
 
 def _said(exc: BaseException) -> str:
     """Message and place, as poptorch's errors carry them."""
-    message = str(getattr(exc, "message", "") or exc)
-    location = getattr(exc, "location", "")
+    message = _read(exc, "Error.message") or str(exc)
+    location = _read(exc, "Error.location")
     return f"{message} (at {location})" if location else message
+
+
+def _read(exc: BaseException, name: str) -> str:
+    """An attribute of an error, one of `ATTRIBUTES`, as text; empty where it is not there."""
+    if name not in ATTRIBUTES:
+        raise KeyError(f"{name} is not listed in ATTRIBUTES")
+    return str(getattr(exc, name.rpartition(".")[2], "") or "")
