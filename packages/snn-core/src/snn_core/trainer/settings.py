@@ -8,7 +8,7 @@ from snn_core.distributed.processes import TIMEOUT_S
 from snn_core.errors import ConfigError
 from snn_core.specs import TrainSpec
 
-__all__ = ["MATHEMATICAL", "Settings"]
+__all__ = ["MATHEMATICAL", "OF_THE_DEVICE", "Settings"]
 
 MATHEMATICAL: Tuple[str, ...] = (
     "seed",
@@ -24,6 +24,9 @@ MATHEMATICAL: Tuple[str, ...] = (
     "target_time_axis",
 )
 """Settings that decide which weights a run ends with. A resumed run must keep them; the others may change."""
+
+OF_THE_DEVICE: Tuple[str, ...] = ("precision", "steps_per_call", "drop_last")
+"""Those of them in which devices differ: they may change too where a run goes on on another backend."""
 
 
 @dataclass(frozen=True)
