@@ -44,7 +44,7 @@ def checkpoint_path(folder: PathLike, which: str) -> Path:
 
 
 def read_checkpoint(folder: PathLike, plan: "Plan") -> Dict[str, Any]:
-    """Return the last state of the run in `folder`, for a run of this `plan`; warn of settings that come with the device.
+    """Return the last state of the run in `folder`, for a run of this `plan`; warn of other settings of a device.
 
     Raises CheckpointError where there is none, it is damaged or of another model, ConfigError where settings differ.
     """
@@ -54,8 +54,8 @@ def read_checkpoint(folder: PathLike, plan: "Plan") -> Dict[str, Any]:
     changed = require_same(state["identity"], plan.identity(), path, free)
     if changed:
         warnings.warn(
-            f"{path} was saved on the backend {state['backend']!r} and goes on on {plan.backend!r} with other settings: "
-            f"{'; '.join(changed)}; the weights become others than they would have there",
+            f"{path} was saved on the backend {state['backend']!r} and goes on on {plan.backend!r} with other "
+            f"settings: {'; '.join(changed)}; the weights become others than they would have there",
             UserWarning,
             stacklevel=2,
         )
@@ -63,8 +63,8 @@ def read_checkpoint(folder: PathLike, plan: "Plan") -> Dict[str, Any]:
     steps, at_once = state["loop"]["batch"] * state["settings"]["steps_per_call"], plan.settings.steps_per_call
     if steps % at_once:
         raise ConfigError(
-            f"{path} stands {steps} optimiser steps into an epoch, and steps_per_call is {at_once}; set it to a divisor "
-            f"of {steps}"
+            f"{path} stands {steps} optimiser steps into an epoch, and steps_per_call is {at_once}; set it to "
+            f"a divisor of {steps}"
         )
     state["loop"]["batch"] = steps // at_once
     return state
