@@ -85,17 +85,18 @@ class Settings:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; it must be None (no time) or 1 (a sample is [T, ...])"
                 )
+        self.train_spec()  # has the checks of what it holds
         for name in ("chunk", "recompute_every"):
             value = getattr(self, name)
             if value is not None and self.time_axis is None:
                 raise ConfigError(
-                    f"{name} is {value}, but x has no time that could be cut; set time_axis=1 and give x as [T, ...]"
+                    f"{name} is {value}, but x has no time that could be cut; give x as [T, ...] and set time_axis=1 "
+                    "(in a configuration file under [data])"
                 )
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
                 f"name is {self.name!r}; it must be one folder's name, without a path: set folder= for that"
             )
-        self.train_spec()  # the rest has its checks there
 
     @property
     def samples_per_batch(self) -> int:
