@@ -12,7 +12,7 @@ from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
 from snn_core import checkpoint
 from snn_core.backend import Backend
 from snn_core.errors import CheckpointError, ConfigError, DeviceError
-from snn_core.optimizers import SGD, Adam
+from snn_core.optimizers import SGD, Adam, Optimizer
 from snn_core.testing.fit import evaluate, train, weights_of
 from snn_core.testing.nets import dense, dropout
 from snn_core.testing.trial import Trial, compiled
@@ -108,15 +108,65 @@ def test_an_evaluation_in_between_leaves_momentum_and_random_numbers_as_they_wer
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.05, momentum=0.9), Adam(lr=0.01)], ids=["sgd", "adam"])
+def test_saving_between_turns_on_shared_ipus_leaves_the_optimizer_as_it_was(optimizer: Optimizer) -> None:
+    trial = MOMENTUM.but(optimizer=optimizer)
+    results = []
+    for shared, saves in ((False, False), (True, True)):
+        model = trial.build()
+        with compiled(ipu(share_ipus=shared), trial, model) as program:
+            for _ in range(3):
+                train(program, trial.samples())
+                evaluate(program, trial.samples())
+                if saves:
+                    program.state_dict()
+            program.sync()
+        results.append(weights_of(model))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def moments(state: Any) -> Any:
+    return state["optimizer"]["state"]["ipu_state"]
+
+
+def test_a_state_is_saved_without_a_turn_on_the_device() -> None:
+    with compiled(ipu(), MOMENTUM) as program:
+        assert isinstance(program, IpuProgram)
+        train(program, MOMENTUM.samples())
+        before = program.state_dict()
+        evaluate(program, MOMENTUM.samples())
+        after = program.state_dict()
+        assert not program._training.attached
+    assert after["rng"] == before["rng"]
+    for got, want in ((after["model"], before["model"]), (moments(after), moments(before))):
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_a_program_compiled_offline_has_a_state(tmp_path: Path) -> None:
+    with compiled(IpuBackend(IpuOptions(offline=2)), MOMENTUM) as program:
+        assert isinstance(program, IpuProgram)
+        before = program.state_dict()
+        program.export(tmp_path)
+        after = program.state_dict()
+    assert all(torch.equal(after["model"][name], before["model"][name]) for name in before["model"])
+
+
 def trainer(model: Any, folder: Any, **settings: Any) -> snn.Trainer:
-    quiet = {"progress": False, "plots": False, "folder": folder, "batch_size": 4, "time_axis": 1}
-    return snn.Trainer(
-        model,
-        loss=snn.CountCrossEntropy(),
-        optimizer=SGD(lr=0.3, momentum=0.9),
-        backend=ipu(),
-        **{**quiet, **settings},
-    )
+    usual = {"progress": False, "plots": False, "folder": folder, "batch_size": 4, "time_axis": 1, "backend": ipu()}
+    mine = {"loss": snn.CountCrossEntropy(), "optimizer": SGD(lr=0.3, momentum=0.9)}
+    return snn.Trainer(model, **{**usual, **mine, **settings})
+
+
+def test_a_run_with_validation_and_momentum_is_the_references() -> None:
+    histories = []
+    for backend in (snn.EagerBackend(), ipu()):
+        trial = dense(24, dtype="float32")
+        data, held = trial.samples()[:16], trial.samples()[16:]
+        ours = trainer(trial.build(), None, backend=backend, optimizer=Adam(lr=0.01))
+        histories.append(ours.fit(data, held, epochs=4).history)
+    for want, got in zip(*histories):
+        assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-5)
+        assert got["val_loss"] == pytest.approx(want["val_loss"], rel=1e-5)
 
 
 def test_a_recoverable_failure_is_saved_and_resumed_with_the_weights_of_an_undisturbed_run(

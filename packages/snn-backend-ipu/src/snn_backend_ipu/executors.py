@@ -129,14 +129,18 @@ class TrainingExecutor(_Executor):
         super().__init__(wrapped, model, executable)
         self._optimizer = optimizer
 
+    def release(self) -> None:
+        if self.attached:
+            # what the host has of an optimiser's state, poptorch writes to the device at each attach: it must be of now
+            call("optim.Optimizer.state_dict", self._optimizer)
+        super().release()
+
     def set_rate(self, lr: float) -> None:
         set_rate(self._optimizer, lr)
         call("PoplarExecutor.setOptimizer", self._wrapped, optimizer=self._optimizer)
 
     def optimizer_state(self) -> Dict[str, Any]:
-        """poptorch's own, in plain values: "ipu_state", "ipu_param" and torch's groups."""
-        if self.compiled:
-            self.attach()
+        """poptorch's own, in plain values: "ipu_state", "ipu_param" and torch's groups; without a device as it was left."""
         return _plain(call("optim.Optimizer.state_dict", self._optimizer))
 
     def replace_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -192,8 +192,6 @@ class IpuProgram(Program):
     def state_dict(self) -> Dict[str, Any]:
         self._require_open()
         with keeping_random_state():
-            if self._training.compiled and self._options.offline is None:
-                self._take_turns(training=True)
             state = {
                 "model": self._weights(),
                 "optimizer": {"name": self._spec.name, "state": self._training.optimizer_state()},
