@@ -197,6 +197,19 @@ def test_after_a_failure_amid_several_steps_the_checkpoint_before_stands(poptorc
     assert state["loop"]["step"] == 0
 
 
+def test_a_loaded_state_stands_after_a_failure(poptorch: Any) -> None:
+    trial = MOMENTUM.training(steps_per_call=3)
+    with compiled(ipu(), trial) as program:
+        start = program.state_dict()
+        poptorch._contract.inject("execute", poptorch.RecoverableError("link lost", "IPU_RESET"))
+        with pytest.raises(DeviceError, match="link lost"):
+            train(program, trial.samples())
+        program.load_state_dict(start)
+        program.sync()
+        got = program.state_dict()["model"]
+    assert all(torch.equal(got[name], start["model"][name]) for name in got)
+
+
 def test_an_executable_made_offline_is_loaded_instead_of_compiled(tmp_path: Path, poptorch: Any) -> None:
     with compiled(IpuBackend(IpuOptions(offline=2)), MOMENTUM) as program:
         assert isinstance(program, IpuProgram)

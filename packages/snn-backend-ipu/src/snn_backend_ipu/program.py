@@ -209,7 +209,7 @@ class IpuProgram(Program):
             self._wide.replace(weights)
             self._training.load(weights)
             self._training.restore_random(state["rng"].get("training") if ours else None)
-        self._counted, self._stale = 0, True
+        self._counted, self._stale, self._failed = 0, True, None
         for name, value in state.get("controls", {}).items():
             self.set_control(name, value)
 
