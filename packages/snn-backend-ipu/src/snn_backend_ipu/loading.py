@@ -1,6 +1,6 @@
 """Datasets through poptorch's loader: batches of the combined size, checked, and in evaluation filled up to it."""
 
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -161,7 +161,3 @@ class keeping_random_state:
 def _filled(x: Tensor, missing: int) -> Tensor:
     return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
 
-
-def valid_samples(batch: Batch) -> List[bool]:
-    """Which samples of an evaluation's batch are real."""
-    return (batch[2] != 0).tolist()
