@@ -140,7 +140,7 @@ class TrainingExecutor(_Executor):
         call("PoplarExecutor.setOptimizer", self._wrapped, optimizer=self._optimizer)
 
     def optimizer_state(self) -> Dict[str, Any]:
-        """poptorch's own, in plain values: "ipu_state", "ipu_param" and torch's groups; without a device as it was left."""
+        """poptorch's own, in plain values: "ipu_state", "ipu_param", torch's groups. Without a device: the last."""
         return _plain(call("optim.Optimizer.state_dict", self._optimizer))
 
     def replace_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
