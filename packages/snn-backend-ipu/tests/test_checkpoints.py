@@ -187,6 +187,12 @@ def test_a_recoverable_failure_is_saved_and_resumed_with_the_weights_of_an_undis
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+def test_a_runtime_error_while_it_runs_is_saved_as_other_failures_are(poptorch: Any, tmp_path: Path) -> None:
+    poptorch._contract.inject("execute", RuntimeError("stream closed"), after=2)
+    with pytest.raises(DeviceError, match=r"RuntimeError: stream closed; it happened after step 2 .*state is saved"):
+        trainer(MOMENTUM.build(), tmp_path / "runs").fit(MOMENTUM.samples(), epochs=1)
+
+
 def test_after_a_failure_amid_several_steps_the_checkpoint_before_stands(poptorch: Any, tmp_path: Path) -> None:
     data = MOMENTUM.samples()
     poptorch._contract.inject("execute", poptorch.RecoverableError("link lost", "IPU_RESET"))

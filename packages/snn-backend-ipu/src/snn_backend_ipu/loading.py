@@ -160,4 +160,3 @@ class keeping_random_state:
 
 def _filled(x: Tensor, missing: int) -> Tensor:
     return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
-
