@@ -35,7 +35,6 @@ from snn_core.step import Step
 __all__ = ["IpuProgram"]
 
 _FORMAT = "poptorch"
-_COUNTER = "num_batches_tracked"
 
 
 class IpuProgram(Program):
@@ -69,7 +68,7 @@ class IpuProgram(Program):
         self._controls = {name: float(value) for name, value in step.controls.items()}
         self._rows: Dict[bool, Optional[Tensor]] = {}
         self._lr = optimizer.lr
-        self._counted = 0
+        self._forwards = 0
         self._stale = False
         self._failed: Optional[DeviceError] = None
         self._closed = False
@@ -139,7 +138,7 @@ class IpuProgram(Program):
             # after some of the call's steps the weights are nobody's: of no step that the trainer knows
             self._failed = exc if cut.iterations > 1 else None
             raise
-        self._counted += cut.iterations * cut.accumulation
+        self._forwards += cut.iterations * cut.accumulation
         return report(rows, self._source, self.nodes.classified, cut.iterations)
 
     def eval_step(self, batch: Batch) -> Report:
@@ -209,7 +208,7 @@ class IpuProgram(Program):
             self._wide.replace(weights)
             self._training.load(weights)
             self._training.restore_random(state["rng"].get("training") if ours else None)
-        self._counted, self._stale, self._failed = 0, True, None
+        self._forwards, self._stale, self._failed = 0, True, None
         for name, value in state.get("controls", {}).items():
             self.set_control(name, value)
 
@@ -233,8 +232,8 @@ class IpuProgram(Program):
             raise self._failed
         weights = self._wide.follow(self._training.weights())
         # an integer on the device is a constant, so the host counts for batch norm
-        counted = {name: value + self._counted for name, value in weights.items() if name.endswith(_COUNTER)}
-        return {**weights, **counted}
+        counted = self.nodes.counted.items()
+        return {**weights, **{name: weights[name] + self._forwards * count for name, count in counted}}
 
     def sync(self) -> None:
         self._require_open()
