@@ -1,5 +1,7 @@
 """Datasets through poptorch's loader: batches of the combined size, checked, and in evaluation filled up to it."""
 
+import io
+import pickle
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import torch
@@ -10,10 +12,11 @@ from snn_backend_ipu.calls import call, guarded, value
 from snn_backend_ipu.layout import Layout
 from snn_backend_ipu.options import IpuOptions
 from snn_core.batching import BatchReader
+from snn_core.errors import ConfigError, SnnError
 from snn_core.losses import Loss
 from snn_core.specs import BatchSpec
 
-__all__ = ["Batch", "Batches", "TargetCheck", "keeping_random_state", "load"]
+__all__ = ["Batch", "Batches", "TargetCheck", "keeping_random_state", "load", "require_picklable"]
 
 Batch = Sequence[Tensor]
 """x, target, and in evaluation `valid` `[B]` of 0 and 1."""
@@ -119,18 +122,23 @@ def _iterate(
     dataset: "Dataset[Tuple[Tensor, ...]]", batch_size: Optional[int], settings: Any, options: IpuOptions
 ) -> Iterator[Batch]:
     with keeping_random_state():  # torch's loader draws a seed for its workers
-        loader = call(
-            "DataLoader",
-            options=settings,
-            dataset=dataset,
-            batch_size=batch_size,
-            shuffle=False,
-            num_workers=options.workers,
-            drop_last=batch_size is not None,
-            # the plan holds this process's part already
-            auto_distributed_partitioning=False,
-            mode=value(_MODES[options.loader]),
-        )
+        try:
+            loader = call(
+                "DataLoader",
+                options=settings,
+                dataset=dataset,
+                batch_size=batch_size,
+                shuffle=False,
+                num_workers=options.workers,
+                drop_last=batch_size is not None,
+                # the plan holds this process's part already
+                auto_distributed_partitioning=False,
+                mode=value(_MODES[options.loader]),
+            )
+        except Exception:
+            # now and not before: pickling takes the time that reading all of a dataset takes
+            require_picklable("the dataset", dataset, options)
+            raise
         batches = iter(loader)
     return _drained(loader, batches)
 
@@ -143,9 +151,42 @@ def _drained(loader: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
                     batch = next(batches)
             except StopIteration:
                 return
+            except SnnError as exc:
+                told = _as_raised(exc)
+                if told is exc:
+                    raise
+                raise told from exc
             yield batch
     finally:
         call("DataLoader.terminate", loader)
+
+
+def _as_raised(exc: SnnError) -> SnnError:
+    """The error as a worker raised it: torch gives the one that arrives here the whole traceback for a message."""
+    kind = type(exc)
+    before, _, message = str(exc).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+    return kind(message.rstrip("\n")) if before.startswith(f"Caught {kind.__name__} in DataLoader worker") else exc
+
+
+def require_picklable(name: str, value: object, options: IpuOptions) -> None:
+    """Raise ConfigError where the loader reads in a process of its own, to which `value` cannot be handed."""
+    if options.loader == "sync":
+        return
+    try:
+        pickle.Pickler(_Nowhere(), protocol=4).dump(value)
+    except Exception as exc:
+        raise ConfigError(
+            f"loader is {options.loader!r}, which pickles the dataset and the loss for a process of its own, and "
+            f"{name} cannot be pickled: {exc}; write its functions and classes at the top of a module, no "
+            "lambda among them, or set loader='sync'"
+        ) from exc
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
 
 
 class keeping_random_state:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from snn_backend_ipu import optimizers
 from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
 from snn_backend_ipu.layout import layout
-from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
+from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load, require_picklable
 from snn_backend_ipu.modules import (
     EvaluationModule,
     TrainingModule,
@@ -49,6 +49,7 @@ class IpuProgram(Program):
         self._source, self._spec, self._batch, self._train, self._options = step, optimizer, batch, train, options
         shape = step.validate(batch, train.chunk)
         self._check = TargetCheck(step.loss, shape, batch.target.time_axis is not None)
+        require_picklable("the loss", self._check, options)
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
