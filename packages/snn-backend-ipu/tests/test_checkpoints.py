@@ -11,7 +11,7 @@ import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
 from snn_core import checkpoint
 from snn_core.backend import Backend
-from snn_core.errors import CheckpointError, ConfigError, DeviceError
+from snn_core.errors import CheckpointError, DeviceError
 from snn_core.optimizers import SGD, Adam, Optimizer
 from snn_core.testing.fit import evaluate, train, weights_of
 from snn_core.testing.nets import dense, dropout
@@ -214,30 +214,3 @@ def test_a_loaded_state_stands_after_a_failure(poptorch: Any) -> None:
         program.sync()
         got = program.state_dict()["model"]
     assert all(torch.equal(got[name], start["model"][name]) for name in got)
-
-
-def test_an_executable_made_offline_is_loaded_instead_of_compiled(tmp_path: Path, poptorch: Any) -> None:
-    with compiled(IpuBackend(IpuOptions(offline=2)), MOMENTUM) as program:
-        assert isinstance(program, IpuProgram)
-        batch = next(iter(program.loader(MOMENTUM.samples(), range(4), training=True)))
-        with pytest.raises(ConfigError, match=r"compiled offline and has no IPU.*export"):
-            program.train_step(batch)
-        program.export(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.poptorch", "training.poptorch"]
-    results = []
-    with poptorch._contract.hardware(1):
-        for options in (IpuOptions(), IpuOptions(executables=str(tmp_path))):
-            model = MOMENTUM.build()
-            with compiled(IpuBackend(options), MOMENTUM, model) as program:
-                train(program, MOMENTUM.samples())
-                evaluate(program, MOMENTUM.samples())
-                program.sync()
-            results.append(weights_of(model))
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
-
-
-def test_a_folder_of_executables_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="which is no folder"), compiled(
-        ipu(executables=str(tmp_path / "none")), MOMENTUM
-    ):
-        pass

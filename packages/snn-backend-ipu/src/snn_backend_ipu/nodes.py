@@ -1,9 +1,11 @@
 """How large the graph is that poptorch compiles: the time loop is unrolled, and its nodes are what compiling costs."""
 
 import copy
+import hashlib
+import re
 import warnings
 from collections import Counter
-from typing import Dict, FrozenSet, NamedTuple, Optional, Set
+from typing import Any, Dict, FrozenSet, NamedTuple, Optional, Set
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
     first.   classified: whether the loss counts right answers.   called: names of the model's modules that ran.
     counted: by how much one forward raises each counter of a batch norm, by the buffer's name.
+    digest: the same in every process for the same operations, shapes and constants.
     """
 
     total: int
@@ -30,6 +33,7 @@ class Nodes(NamedTuple):
     classified: bool
     called: FrozenSet[str]
     counted: Dict[str, int]
+    digest: str
 
 
 def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
@@ -47,10 +51,25 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
         # of values that a trace freezes: lint has told of them, with the line
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
-    kinds = Counter(node.kind() for node in traced.inlined_graph.nodes())
+    graph = traced.inlined_graph
+    kinds = Counter(node.kind() for node in graph.nodes())
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
     counted = {name: count - before[name] for name, count in _counters(module.step.model).items()}
-    return Nodes(sum(kept.values()), kept, module.classified, frozenset(called), counted)
+    return Nodes(sum(kept.values()), kept, module.classified, frozenset(called), counted, _digest(graph))
+
+
+def _digest(graph: Any) -> str:
+    # names of classes differ with the module that a script is imported as, and with what was traced before
+    found = hashlib.sha256(re.sub(r"__torch__[\w.]+", "", graph.str(False)).encode())
+    for node in graph.findAllNodes("prim::Constant"):
+        value = getattr(node, node.kindOf("value"))("value") if node.hasAttribute("value") else None
+        # the text has six digits of a number, and nothing of a long tensor
+        found.update(_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
+    return found.hexdigest()
+
+
+def _bytes(constant: Tensor) -> bytes:
+    return bytes(constant.detach().reshape(-1).contiguous().view(torch.uint8).numpy())
 
 
 def _counters(model: nn.Module) -> Dict[str, int]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
-from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
+from snn_backend_ipu.executables import FILES, description, require_executables, write_manifest
+from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load, require_picklable
 from snn_backend_ipu.modules import (
@@ -57,7 +58,8 @@ class IpuProgram(Program):
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
-        require_executables(self._folder)
+        self._description = description(self._pristine.model, self.nodes, batch, train, optimizer, options, self._cuts)
+        require_executables(self._folder, self._description)
         with keeping_random_state():
             # each executor keeps the settings that it was made with, and the loaders are given the same
             self._settings = {
@@ -87,7 +89,7 @@ class IpuProgram(Program):
         tree = self._tree(training=True)
         module = TrainingModule(tree, self._batch)
         optimizer = self._make_optimizer(tree.model)
-        return TrainingExecutor(module, tree.model, self._settings[True], optimizer, self._file("training"))
+        return TrainingExecutor(module, tree.model, self._settings[True], optimizer, self._file(True))
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -96,10 +98,10 @@ class IpuProgram(Program):
     def _make_evaluation(self) -> EvaluationExecutor:
         tree = self._tree(training=False)
         module = EvaluationModule(tree, self._batch)
-        return EvaluationExecutor(module, tree.model, self._settings[False], self._file("evaluation"))
+        return EvaluationExecutor(module, tree.model, self._settings[False], self._file(False))
 
-    def _file(self, name: str) -> Optional[Path]:
-        return None if self._folder is None else self._folder / f"{name}.poptorch"
+    def _file(self, training: bool) -> Optional[Path]:
+        return None if self._folder is None else self._folder / FILES[training]
 
     def loader(
         self, dataset: Any, order: Sequence[int], *, training: bool, start: int = 0, seed: int = 0
@@ -247,7 +249,9 @@ class IpuProgram(Program):
     def export(self, folder: Union[str, Path]) -> None:
         """Compile training and evaluation into files in `folder`, which the option `executables` loads.
 
-        For the same poptorch alone. With the option `offline` no IPU is needed. Raises Unsupported where it fails.
+        For the same poptorch alone, and a run with the same model, loss, terms, shapes and options, which are written
+        beside them; weights, learning rate and seed are that run's own. With the option `offline` no IPU is needed.
+        Raises Unsupported where it fails.
         """
         self._require_open()
         folder = Path(folder)
@@ -257,8 +261,8 @@ class IpuProgram(Program):
                 count = self._cuts[training].combined
                 tensors = [self._zeros(self._batch.x, count), self._zeros(self._batch.target, count)]
                 tensors += [] if training else [torch.ones(count)]
-                name = "training" if training else "evaluation"
-                executor.export(folder / f"{name}.poptorch", self._inputs(tuple(tensors), training))
+                executor.export(folder / FILES[training], self._inputs(tuple(tensors), training))
+        write_manifest(folder, self._description)
 
     def _zeros(self, spec: TensorSpec, count: int) -> Tensor:
         zeros = torch.zeros((count, *spec.shape), dtype=getattr(torch, spec.dtype))
