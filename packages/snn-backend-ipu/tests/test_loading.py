@@ -1,6 +1,6 @@
 """What a dataset or a loss that cannot be read or handed on is told as, on the contract fake."""
 
-from typing import Any, List, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import pytest
 import torch
@@ -43,6 +43,23 @@ def test_an_error_in_a_worker_reads_as_one_without_workers(workers: int) -> None
     with compiled(backend(workers=workers), trial) as program, pytest.raises(DataError) as caught:
         train(program, Lost())
     assert str(caught.value) == "sample 5 cannot be read from the dataset: OSError: gone:\nsee the disk"
+
+
+class Batched(Lost):
+    """Batches of its own, one of which cannot be read."""
+
+    def get_batch(self, indices: Sequence[int]) -> Tuple[Tensor, Tensor]:
+        if 5 in indices:
+            raise ValueError("no batch of 5")
+        return torch.rand(len(indices), 5, 6), torch.zeros(len(indices), dtype=torch.int64)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_failing_get_batch_is_the_loaders_and_not_a_wrong_option(workers: int) -> None:
+    trial = dense(8, dtype="float32")
+    with compiled(backend(workers=workers), trial) as program, pytest.raises(DataError) as caught:
+        train(program, Batched())
+    assert str(caught.value).startswith("the loader failed: ValueError: no batch of 5; what its processes printed")
 
 
 def test_the_workers_traceback_stays_the_cause() -> None:

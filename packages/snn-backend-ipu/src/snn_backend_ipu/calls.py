@@ -140,12 +140,15 @@ def write(name: str, target: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def guarded(running: bool = False) -> Iterator[None]:
-    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do. running: a step."""
+def guarded(running: bool = False, loading: bool = False) -> Iterator[None]:
+    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do.
+
+    running: the block executes a step.   loading: it reads a batch.
+    """
     try:
         yield
     except Exception as exc:
-        translation = translated(exc, running)
+        translation = translated(exc, running, loading)
         if translation is exc:
             raise
         raise translation from exc

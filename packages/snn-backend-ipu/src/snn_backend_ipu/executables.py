@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import torch
 from torch import nn
@@ -77,10 +77,8 @@ def write_manifest(folder: Path, described: Mapping[str, Any]) -> None:
     (folder / _MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def require_executables(folder: Optional[Path], described: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless `folder`, or None, holds whole executables that were compiled for this run."""
-    if folder is None:
-        return
+def require_executables(folder: Path, described: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless `folder` holds whole executables that were compiled for this run."""
     again = "write them with IpuProgram.export(folder)"
     if not folder.is_dir():
         raise ConfigError(f"executables is {str(folder)!r}, which is no folder; {again}")

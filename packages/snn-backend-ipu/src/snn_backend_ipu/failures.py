@@ -2,7 +2,7 @@
 
 from typing import Dict, Optional
 
-from snn_core.errors import ConfigError, DeviceError, SnnError, Unsupported
+from snn_core.errors import ConfigError, DataError, DeviceError, SnnError, Unsupported
 
 __all__ = ["cause_of", "translated"]
 
@@ -15,11 +15,12 @@ _MISUSE = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
 _NOT_THE_USERS = ("poptorch", "snn_backend_ipu", "snn_core", "torch")
 
 
-def translated(exc: BaseException, running: bool = False) -> BaseException:
+def translated(exc: BaseException, running: bool = False, loading: bool = False) -> BaseException:
     """Return the error to raise instead of `exc`: poptorch's by its class, misuse of its Python layer, a forward that
     fails under it, or what `exc` hides, which may be itself.
 
     running: the step was executing; before that, poptorch's plain errors are about what it was given.
+    loading: a batch was read.
     """
     if isinstance(exc, SnnError):
         return exc
@@ -45,6 +46,8 @@ def translated(exc: BaseException, running: bool = False) -> BaseException:
     told = f"{type(cause).__name__}: {cause}"
     if running and isinstance(cause, RuntimeError):
         return DeviceError(f"a call of the IPU failed while it ran: {told}", action="read the message")
+    if loading:
+        return DataError(f"the loader failed: {told}; what its processes printed, if it has some, says where")
     place = _line_of_forward(cause)
     if place is not None:
         return Unsupported(

@@ -12,7 +12,7 @@ from snn_backend_ipu.calls import call, guarded, value
 from snn_backend_ipu.layout import Layout
 from snn_backend_ipu.options import IpuOptions
 from snn_core.batching import BatchReader
-from snn_core.errors import ConfigError, SnnError
+from snn_core.errors import ConfigError
 from snn_core.losses import Loss
 from snn_core.specs import BatchSpec
 
@@ -147,25 +147,26 @@ def _drained(loader: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
         while True:
             try:
-                with keeping_random_state(), guarded():
-                    batch = next(batches)
+                with keeping_random_state(), guarded(loading=True):
+                    batch = _next(batches)
             except StopIteration:
                 return
-            except SnnError as exc:
-                told = _as_raised(exc)
-                if told is exc:
-                    raise
-                raise told from exc
             yield batch
     finally:
         call("DataLoader.terminate", loader)
 
 
-def _as_raised(exc: SnnError) -> SnnError:
-    """The error as a worker raised it: torch gives the one that arrives here the whole traceback for a message."""
-    kind = type(exc)
-    before, _, message = str(exc).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
-    return kind(message.rstrip("\n")) if before.startswith(f"Caught {kind.__name__} in DataLoader worker") else exc
+def _next(batches: Iterator[Batch]) -> Batch:
+    """The next batch, or its worker's error as it was raised: torch makes the whole traceback the message."""
+    try:
+        return next(batches)
+    except Exception as exc:
+        kind = type(exc)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        before, _, message = str(exc).rpartition(f"\n{name}: ")
+        if not before.startswith(f"Caught {kind.__name__} in DataLoader worker"):
+            raise
+        raise kind(message.rstrip("\n")) from exc
 
 
 def require_picklable(name: str, value: object, options: IpuOptions) -> None:

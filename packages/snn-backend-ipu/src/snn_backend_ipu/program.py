@@ -58,8 +58,8 @@ class IpuProgram(Program):
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
-        self._description = description(self._pristine.model, self.nodes, batch, train, optimizer, options, self._cuts)
-        require_executables(self._folder, self._description)
+        if self._folder is not None:
+            require_executables(self._folder, self._described())
         with keeping_random_state():
             # each executor keeps the settings that it was made with, and the loaders are given the same
             self._settings = {
@@ -262,7 +262,11 @@ class IpuProgram(Program):
                 tensors = [self._zeros(self._batch.x, count), self._zeros(self._batch.target, count)]
                 tensors += [] if training else [torch.ones(count)]
                 executor.export(folder / FILES[training], self._inputs(tuple(tensors), training))
-        write_manifest(folder, self._description)
+        write_manifest(folder, self._described())
+
+    def _described(self) -> Dict[str, Any]:
+        model = self._pristine.model
+        return description(model, self.nodes, self._batch, self._train, self._spec, self._options, self._cuts)
 
     def _zeros(self, spec: TensorSpec, count: int) -> Tensor:
         zeros = torch.zeros((count, *spec.shape), dtype=getattr(torch, spec.dtype))
