@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import snn_core as snn
-from snn_backend_ipu import IpuBackend, IpuOptions
+from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
 from snn_core.backend import Finding
 from snn_core.errors import ConfigError, ShapeError, SnnError, Unsupported
+from snn_core.losses import as_loss
 from snn_core.models import seed
 from snn_core.testing.nets import dense
-from snn_core.testing.trial import Trial
+from snn_core.testing.trial import Trial, compiled
 
 BACKEND = IpuBackend(IpuOptions(ipu_model=True))
 
@@ -115,6 +117,11 @@ REFUSED: Dict[str, Tuple[Trial, Dict[str, Any], List[str]]] = {
     "too little accumulation": (PLAIN.training(accumulation=2), {"stages": PIPELINE}, ["needs 3 or more on each"]),
     "no folder of executables": (PLAIN, {"executables": "/nonexist"}, ["executables is '/nonexist'"]),
     "no poprun": (PLAIN, {"popdist": True}, ["poprun did not start this process"]),
+    "a loss that no other process can be handed": (
+        PLAIN.but(loss=as_loss(lambda output, target: (output.mean((0, 2)) - 1).square())),
+        {"loader": "async"},
+        ["the loss cannot be pickled"],
+    ),
     "a batch norm on replicas": (
         dense(model=norms, dtype="float32").training(accumulation=2),
         {"replicas": 2},
@@ -159,9 +166,19 @@ def test_lint_holds_the_accumulation_against_the_replicas_of_poprun(monkeypatch:
     assert "accumulation is 3 and there are 4 replicas" in said
 
 
+def test_lint_says_of_executables_that_they_are_of_another_run(tmp_path: Path) -> None:
+    with compiled(IpuBackend(IpuOptions(offline=2)), PLAIN) as program:
+        assert isinstance(program, IpuProgram)
+        program.export(tmp_path)
+    said, (found,) = refused(PLAIN.but(size=8), {"executables": str(tmp_path)})
+    assert found.message == said
+    assert "which was compiled for another run" in said
+    assert "batch: size" in said
+
+
 def test_options_alone_are_refused_as_configuration() -> None:
     backend = IpuBackend(IpuOptions(stages={"nope": 0}, executables="/nonexist"))
-    with pytest.raises(ConfigError, match=r"/nonexist.*\n.*module 'nope'"):
+    with pytest.raises(ConfigError, match=r"module 'nope'.*\n.*/nonexist"):
         backend.compile(PLAIN.step(PLAIN.build()), PLAIN.optimizer, PLAIN.batch(), PLAIN.train)
 
 

@@ -4,7 +4,7 @@ import ast
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Tuple
+from typing import Iterator, Tuple
 
 import pytest
 
@@ -119,12 +119,3 @@ def test_an_argument_that_is_not_listed_is_refused_before_poptorch_sees_it() -> 
         calls.call("Options.syncPattern", object(), sync_pattern=1)
     with pytest.raises(KeyError):
         calls.value("OutputMode.Final")
-
-
-def test_inputs_stand_behind_the_name_of_a_file(poptorch: Any) -> None:
-    class Executor:
-        def compileAndExport(self, filename: str, *args: Any, export_model: bool = True) -> Tuple[Any, ...]:
-            return filename, args, export_model
-
-    made = calls.call("PoplarExecutor.compileAndExport", Executor(), filename="f", args=(1, 2), export_model=False)
-    assert made == ("f", (1, 2), False)

@@ -195,6 +195,39 @@ def test_batch_norm_counts_its_batches_on_the_host() -> None:
     assert int(model.state_dict()["1.num_batches_tracked"]) == 12
 
 
+class Normed(nn.Module):
+    """A batch norm in a time loop of its own, with a second name, and a buffer whose name ends as its counter's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.outer = nn.BatchNorm1d(6)
+        self.register_buffer("my_num_batches_tracked", torch.tensor(3))
+        self.neuron = snn.LIF()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neuron(torch.stack([self.inner(part) for part in x]))
+
+
+def looping() -> nn.Module:
+    return snn.Sequential(Normed(), nn.Linear(6, 3), snn.LIF())
+
+
+def test_a_batch_norm_that_runs_at_each_step_counts_as_the_references() -> None:
+    trial = dense(8, model=looping, dtype="float32")
+    for one in (snn.EagerBackend(), backend()):
+        model = trial.build()
+        with compiled(one, trial, model) as program:
+            train(program, trial.samples())
+            program.sync()
+        counts = {name: int(value) for name, value in model.state_dict().items() if name.endswith("tracked")}
+        # two batches of five steps; the buffer that is the user's own stays
+        assert counts == {
+            "0.inner.num_batches_tracked": 10,
+            "0.outer.num_batches_tracked": 10,
+            "0.my_num_batches_tracked": 3,
+        }
+
+
 def counting() -> nn.Module:
     return snn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7, momentum=None), snn.LIF(), nn.Linear(7, 3), snn.LIF())
 

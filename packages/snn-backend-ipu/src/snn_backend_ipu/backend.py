@@ -47,7 +47,7 @@ class IpuBackend(Backend):
         if not asked:
             step.validate(batch, train.chunk)  # so that what no backend takes is refused as everywhere
         refused: List[SnnError] = [Unsupported(f"{message}; {remedy}") for message, remedy in asked]
-        refused += refusals(step, batch, train, self.options)
+        refused += refusals(step, optimizer, batch, train, self.options)
         errors = [found for found in lint.check(step, batch, train, self.options) if found.severity == "error"]
         if len(refused) == 1 and not errors:
             raise refused[0]
@@ -65,7 +65,7 @@ class IpuBackend(Backend):
         samples: Optional[int] = None,
     ) -> List[Finding]:
         found = list(super().lint(step, optimizer, batch, train, samples))
-        for exc in refusals(step, batch, train, self.options):
+        for exc in refusals(step, optimizer, batch, train, self.options):
             found.append(Finding("refused", str(exc), "mend this first: compile refuses it"))
         # a step that fails on the host is told once
         told = {finding.message for finding in found}

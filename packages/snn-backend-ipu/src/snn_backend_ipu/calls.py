@@ -70,7 +70,6 @@ CALLS: Dict[str, Tuple[str, ...]] = {
     # methods of an executor, which trainingModel and inferenceModel return
     "PoplarExecutor.attachToDevice": (),
     "PoplarExecutor.compile": ("args",),
-    "PoplarExecutor.compileAndExport": ("filename", "args", "export_model"),
     "PoplarExecutor.copyWeightsToDevice": (),
     "PoplarExecutor.copyWeightsToHost": (),
     "PoplarExecutor.destroy": (),
@@ -78,6 +77,7 @@ CALLS: Dict[str, Tuple[str, ...]] = {
     "PoplarExecutor.isAttachedToDevice": (),
     "PoplarExecutor.isCompiled": (),
     "PoplarExecutor.loadExecutable": ("filename",),
+    "PoplarExecutor.save": ("filename", "export_model", "save_rng_state"),
     "PoplarExecutor.setOptimizer": ("optimizer",),
     "PoplarExecutor.__call__": ("args",),
     # methods of an optimiser and of a loader
@@ -121,8 +121,6 @@ def call(name: str, *target: Any, **arguments: Any) -> Any:
     inputs = arguments.pop("args", ())
     with guarded(running=name == "PoplarExecutor.__call__"):
         function = _found(name, *target)
-        if "filename" in arguments:  # stands before the inputs
-            inputs = (arguments.pop("filename"), *inputs)
         return function(*inputs, **arguments)
 
 
@@ -145,12 +143,15 @@ def write(name: str, target: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def guarded(running: bool = False) -> Iterator[None]:
-    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do. running: a step."""
+def guarded(running: bool = False, loading: bool = False) -> Iterator[None]:
+    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do.
+
+    running: the block executes a step.   loading: it reads a batch.
+    """
     try:
         yield
     except Exception as exc:
-        translation = translated(exc, running)
+        translation = translated(exc, running, loading)
         if translation is exc:
             raise
         raise translation from exc

@@ -227,6 +227,31 @@ def test_an_executable_of_another_version_is_refused(poptorch, tmp_path):
         poptorch.trainingModel(Net()).loadExecutable(str(path))
 
 
+class Deeper(Net):
+    def forward(self, x, y):
+        out, loss = super().forward(x, y)
+        return out + 1, loss
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "setters", "what"),
+    [
+        (Deeper, "SGD", {}, "graph"),
+        (Net, "Adam", {}, "optimizer"),
+        (Net, "SGD", {"deviceIterations": 2}, "batch"),
+    ],
+)
+def test_an_executable_of_something_else_is_refused(poptorch, tmp_path, model, optimizer, setters, what):
+    path = tmp_path / "net.popef"
+    exported(poptorch, path)
+    mine, options = model(), poptorch.Options()
+    for name, value in setters.items():
+        getattr(options, name)(value)
+    executor = poptorch.trainingModel(mine, options, getattr(poptorch.optim, optimizer)(mine.parameters(), lr=0.1))
+    with pytest.raises(poptorch.Error, match=f"was compiled for another {what}"):
+        executor.loadExecutable(str(path))
+
+
 def test_a_model_exported_with_its_executable_can_be_loaded_alone(poptorch, tmp_path):
     path, model = str(tmp_path / "folder" / "net.poptorch"), nn.Linear(2, 2)
     executor = poptorch.inferenceModel(model)

@@ -20,6 +20,7 @@ class Extras:
         self._compiled()
         _contract.reach("save")
         content = {"version": self._poptorch_version, "inputs": self._compiled_inputs, "training": None}
+        content["compiled_for"] = compiled_for(self._executable)
         content["rng_state"] = self.rng_state if save_rng_state else None
         if export_model:
             model = copy.deepcopy(self._model)
@@ -40,12 +41,17 @@ class Extras:
         self.save(filename, export_model)
 
     def loadExecutable(self, filename):
-        """Take the executable of a file; it must be of the same version. The weights are the model's."""
+        """Take the executable of a file; it must be of the same version and model. The weights are the model's."""
         _contract.reach("load")
         content = read(filename, self._poptorch_version)
         inputs = content["inputs"]
         positional = parsed(self._model, (), inputs)
         self._compile(positional)
+        here = compiled_for(self._executable)
+        odd = [name for name, there in content["compiled_for"].items() if here[name] != there]
+        if odd:
+            self.destroy()
+            raise compiler_error(f"{filename} was compiled for another {', '.join(odd)}")
         if content["rng_state"] is not None:
             self.rng_state = content["rng_state"]
 
@@ -103,6 +109,18 @@ def read(filename, version):
     if content["version"] != version:
         raise Error(f"Invalid file {filename}: it is of version {content['version']}, this is {version}")
     return content
+
+
+def compiled_for(executable):
+    """Return what an executable holds for good, by name, in values that can be compared and pickled."""
+    graph, optimizer = executable.graph, executable.optimizer
+    return {
+        "graph": [(str(node.function), node.flat_text()) for node in graph.nodes],
+        "weights": {name: (tuple(weight.shape), str(weight.dtype)) for name, weight in executable.weights.items()},
+        "batch": executable.counts(),
+        "output mode": str(executable.options.output_mode),
+        "optimizer": None if optimizer is None else optimizer.fixed(),
+    }
 
 
 def check_device(graph, options, training):
