@@ -1,5 +1,6 @@
 """The backend as core sees it: what it declares, and what its compile refuses with the line of the user's code."""
 
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -174,6 +175,19 @@ def test_lint_says_of_executables_that_they_are_of_another_run(tmp_path: Path) -
     assert found.message == said
     assert "which was compiled for another run" in said
     assert "batch: size" in said
+
+
+def test_lint_looks_at_executables_where_there_is_no_poptorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with compiled(IpuBackend(IpuOptions(offline=2)), PLAIN) as program:
+        assert isinstance(program, IpuProgram)
+        program.export(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "poptorch" else find(name))
+    backend = IpuBackend(IpuOptions(executables=str(tmp_path)))
+    same, other = PLAIN, PLAIN.but(size=8)
+    for trial, errors in ((same, 0), (other, 1)):
+        found = backend.lint(trial.step(trial.build()), trial.optimizer, trial.batch(), trial.train)
+        assert len([finding for finding in found if finding.severity == "error"]) == errors
 
 
 def test_options_alone_are_refused_as_configuration() -> None:
