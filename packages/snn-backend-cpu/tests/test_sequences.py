@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import snn_core as snn
+from snn_backend_cpu.kernels import compiled
 from snn_backend_cpu.sliding import Sliding
 from snn_backend_cpu.spikes import fused_spike
 from snn_core.surrogate import Custom, FastSigmoid, spike, spike_reference, spikes_by
@@ -52,12 +53,44 @@ def currents(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("order", [1, 2, 4, 7])
+@pytest.mark.parametrize("order", [1, 2, 4, 7, 33])
 def test_a_sliding_neuron_gives_the_references_bits_and_gradients(order: int) -> None:
     torch.manual_seed(0)
     reference, sliding = pair(order=order, exponential=False, threshold=0.1)
     x = currents(20, 3, 5)
     require_equal(everything(sliding, x), everything(reference, x))
+
+
+def test_a_longer_filter_needs_no_kernel_of_its_own() -> None:
+    made = []
+    for order in (3, 64):
+        everything(pair(order=order)[1], currents(20, 3, 5))
+        made.append(compiled.cache_info().currsize)
+    assert made[0] == made[1]
+
+
+def test_a_frozen_filter_gets_no_gradient_and_the_input_still_does() -> None:
+    found = []
+    for layer in pair(order=4):
+        layer.weight.requires_grad_(False)
+        x = currents(20, 3, 5).requires_grad_()
+        layer(x).square().sum().backward()
+        assert layer.weight.grad is None
+        found.append(x.grad)
+    assert torch.allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_filter() -> None:
+    _, sliding = pair(order=5)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(everything(sliding, currents(8, 64, 300)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(found[0].values(), found[1].values(), strict=True))
 
 
 def test_a_sliding_neuron_goes_on_from_a_state() -> None:
