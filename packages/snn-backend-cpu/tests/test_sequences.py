@@ -1,6 +1,8 @@
 """Layers with an own computation over time: their spikes by kernels, and the sliding one whole."""
 
+import contextlib
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,8 +12,8 @@ from torch import Tensor
 import snn_core as snn
 from snn_backend_cpu.kernels import compiled
 from snn_backend_cpu.sliding import Sliding
-from snn_backend_cpu.spikes import fused_spike
-from snn_core.surrogate import Custom, FastSigmoid, spike, spike_reference, spikes_by
+from snn_backend_cpu.spikes import _lowered, fused_spike
+from snn_core.surrogate import Custom, FastSigmoid, Surrogate, spike, spike_reference, spikes_by
 
 LARGE = 1 << 15
 
@@ -157,3 +159,55 @@ def test_spikes_are_the_references_again_after_the_block() -> None:
         assert spike(u, FastSigmoid()) is u
     assert spike(u, FastSigmoid()) is not u
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["outside the block", "inside the block"])
+def test_torch_compile_traces_a_spike_whole_with_the_references_result(inside: bool) -> None:
+    u = currents(8, LARGE // 8)
+    # traced alone: no code is generated
+    traced = torch.compile(lambda u: spike(u, FastSigmoid()), backend="eager", fullgraph=True)
+    with spikes_by(fused_spike) if inside else contextlib.nullcontext():
+        assert torch.equal(traced(u), spike_reference(u, FastSigmoid()))
+
+
+@dataclass(frozen=True)
+class Listed(Surrogate):
+    slopes: list[float]
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.slopes[0] / (1 + u * u)
+
+
+class Sloped(Surrogate):
+    """No dataclass of its own, so that all of them are equal."""
+
+    def __init__(self, slope: float) -> None:
+        object.__setattr__(self, "slope", slope)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.slope * torch.ones_like(u)
+
+
+def test_a_surrogate_that_cannot_be_hashed_is_torchs() -> None:
+    u = currents(LARGE).requires_grad_()
+    found = []
+    for runner in (spike_reference, fused_spike):
+        with spikes_by(runner):
+            found.append(torch.autograd.grad(spike(u, Listed([2.0])).sum(), u)[0])
+    assert torch.equal(*found)
+
+
+def test_surrogates_of_one_class_have_kernels_of_their_own() -> None:
+    u = currents(LARGE).requires_grad_()
+    with spikes_by(fused_spike):
+        slopes = [torch.autograd.grad(spike(u, Sloped(slope)).sum(), u)[0] for slope in (1.0, 3.0)]
+    assert float(slopes[0].mean()) == 1.0
+    assert float(slopes[1].mean()) == 3.0
+
+
+def test_the_kernels_of_forgotten_surrogates_do_not_pile_up() -> None:
+    u = currents(LARGE)
+    with spikes_by(fused_spike):
+        for slope in range(1, 80):
+            spike(u, FastSigmoid(float(slope)))
+    assert _lowered.cache_info().currsize == _lowered.cache_info().maxsize
