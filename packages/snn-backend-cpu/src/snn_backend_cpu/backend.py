@@ -130,7 +130,7 @@ def _summary(in_torch: Sequence[InTorch]) -> str:
     named = [f"{layer.layer!r} ({layer.kind}) {layer.how}" for layer in in_torch[:_NAMED]]
     if len(in_torch) > len(named):
         named.append(f"{len(in_torch) - len(named)} more")
-    return f"kernels but for {', '.join(named)} in torch; snn lint says why" if named else ""
+    return f"{', '.join(named)} in torch, the rest by kernels; snn lint says why" if named else ""
 
 
 def _width(batch: BatchSpec) -> torch.dtype:
