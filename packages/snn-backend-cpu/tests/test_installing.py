@@ -14,7 +14,7 @@ from snn_backend_cpu.installing import plan
 from snn_backend_cpu.looped import Looped
 from snn_core.errors import Unsupported
 from snn_core.neurons import Neuron, Recurrent
-from snn_core.neurons.base import unroll_reference
+from snn_core.neurons.base import Temporal, unroll_reference
 from snn_core.registry import load
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step
@@ -71,6 +71,36 @@ class Loop(Neuron):
         return (x if steps is None else x.expand(steps, *x.shape)), (), {}
 
 
+class Echo(Neuron):
+    """A user's neuron with a weight in its loop, one for each neuron."""
+
+    states = ("spk",)
+    recurrence = True
+
+    def dynamics(self, x: Tensor, state: Any, c: Any) -> Any:
+        out = spike(x + 0.5 * state[0] - 1.0, snn.surrogate.ATan())
+        return out, (out,)
+
+
+class Mixing(Echo):
+    """A user's neuron with a weight matrix in its loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4))
+
+    def dynamics(self, x: Tensor, state: Any, c: Any) -> Any:
+        out = spike(x + state[0] @ self.weight - 1.0, snn.surrogate.ATan())
+        return out, (out,)
+
+
+class Whole(Temporal):
+    """A user's layer that owns the time axis and is neither a neuron nor a SequenceLayer."""
+
+    def run(self, x: Tensor, state: Any = None, steps: Any = None, wanted: Any = ()) -> Any:
+        return (x if steps is None else x.expand(steps, *x.shape)), (), {}
+
+
 @dataclass(frozen=True)
 class Listed(Surrogate):
     slopes: list[float]
@@ -122,6 +152,11 @@ def test_a_subclass_of_recurrent_with_its_step_has_its_kernels() -> None:
     assert isinstance(layer[2].runner, Looped)
 
 
+def test_a_weight_for_each_neuron_in_the_loop_is_one_kernel() -> None:
+    layer: Any = compiled(Echo())._training.model
+    assert isinstance(layer[2].runner, Fused)
+
+
 def hooked() -> Recurrent:
     neuron = Recurrent(snn.LIF(0.9), nn.Linear(4, 4))
     neuron.connection.register_full_backward_hook(lambda module, by_input, by_output: None)
@@ -136,6 +171,8 @@ IN_TORCH = {
     "a step of its own": (lambda: Louder(snn.LIF(0.9), nn.Linear(4, 4)), "modules inside its time loop"),
     "spiking LSTM": (lambda: snn.SLSTM(4, 4), "modules inside its time loop"),
     "hook on the connection": (hooked, "has hooks"),
+    "weights of its own in the loop": (Mixing, "test_installing.py"),
+    "a layer of no known kind": (Whole, "whole sequence"),
     "an own run": (Loop, "`run` of its own"),
     "a whole sequence": (lambda: snn.PSN(3), "whole sequence"),
     "parallel": (lambda: snn.ParallelLIF(0.9), "whole sequence"),

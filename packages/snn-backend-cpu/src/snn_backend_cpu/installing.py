@@ -14,7 +14,7 @@ from snn_backend_cpu.sliding import Sliding
 from snn_backend_cpu.spikes import kernels_for_spikes
 from snn_core.lower import LoweringError
 from snn_core.neurons import OneToOne, Recurrent, SlidingPSN
-from snn_core.neurons.base import Neuron, SequenceLayer, Temporal
+from snn_core.neurons.base import Neuron, Temporal
 
 __all__ = ["InTorch", "Plan", "plan"]
 
@@ -51,8 +51,8 @@ class Plan:
             setattr(layer, attribute, runner)
 
 
-_NOTHING = "nothing where its time goes into products; a neuron without reset, such as LIF, is one kernel"
-_IN_THE_LOOP = "nothing where its time goes into products; a Recurrent over one nn.Linear or convolution has kernels"
+_NOTHING = "none needed where its time goes into products; LIF(reset_mechanism='none') is one kernel"
+_IN_THE_LOOP = "none needed where its time goes into products; Recurrent has kernels for one nn.Linear or convolution"
 
 
 class _ByNature(Exception):
@@ -71,21 +71,21 @@ def plan(model: nn.Module, dtype: torch.dtype) -> Plan:
         try:
             runners.append((layer, *_runner(layer, dtype)))
         except LoweringError as exc:
-            how = "whole sequences" if isinstance(layer, SequenceLayer) else "step by step"
+            how = "step by step" if isinstance(layer, Neuron) else "whole sequences"
             in_torch.append(InTorch(name, kind, how, str(exc), "set not_lowered='eager' to run it slowly", exc))
         except _ByNature as exc:
             in_torch.append(InTorch(name, kind, exc.how, str(exc), exc.remedy))
     return Plan(tuple(runners), tuple(in_torch))
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, Neuron | SequenceLayer]]:
+def _layers(model: nn.Module) -> Iterator[tuple[str, Temporal]]:
     """Each temporal layer that may be called, once, by its first name. A neuron inside a neuron is a part of that one's
     step, unless it stands elsewhere too.
     """
     parts: list[str] = []
     seen: set[int] = set()
     for name, module in model.named_modules(remove_duplicate=False):
-        if not isinstance(module, (Neuron, SequenceLayer)) or any(name.startswith(part) for part in parts):
+        if not isinstance(module, Temporal) or any(name.startswith(part) for part in parts):
             continue
         if isinstance(module, Neuron):
             parts.append(f"{name}." if name else "")
@@ -94,11 +94,11 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Neuron | SequenceLayer]]:
             yield name, module
 
 
-def _runner(layer: Neuron | SequenceLayer, dtype: torch.dtype) -> tuple[str, Any]:
+def _runner(layer: Temporal, dtype: torch.dtype) -> tuple[str, Any]:
     """The attribute that runs a layer, and the kernels for it. Raises LoweringError or _ByNature."""
     if type(layer) is SlidingPSN:
         return "run", Sliding(layer, dtype)
-    if isinstance(layer, SequenceLayer):
+    if not isinstance(layer, Neuron):
         if kernels_for_spikes(layer):
             raise _ByNature("whole sequences", "it computes over the whole sequence itself", _NOTHING)
         why = "it computes over the whole sequence itself, and no spike's kernel is kept for an unhashable surrogate"

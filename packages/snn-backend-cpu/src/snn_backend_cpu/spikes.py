@@ -8,7 +8,7 @@ from torch import Tensor
 
 from snn_backend_cpu.fused import Fused
 from snn_core.lower import LoweringError
-from snn_core.neurons.base import Coefficients, Neuron, SequenceLayer, State
+from snn_core.neurons.base import Coefficients, Neuron, State, Temporal
 from snn_core.neurons.spiking import Firing
 from snn_core.surrogate import Surrogate, spike_reference
 
@@ -29,7 +29,7 @@ def fused_spike(u: Tensor, surrogate: Surrogate, fire_op: str) -> Tensor:
     return found.run(u.reshape(1, 1, -1))[0].view(u.shape)
 
 
-def kernels_for_spikes(layer: SequenceLayer) -> bool:
+def kernels_for_spikes(layer: Temporal) -> bool:
     """Whether kernels compute the spikes that the layer declares as `firing`; False where a surrogate cannot be hashed.
 
     Raises LoweringError for a surrogate of which no kernel can be made.
