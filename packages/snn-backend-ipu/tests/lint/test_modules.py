@@ -256,6 +256,25 @@ class ParameterWritten(Net):
         return x
 
 
+class DataClamped(Net):
+    def body(self, x: Tensor) -> Tensor:
+        self.enter.weight.data.clamp_(-0.1, 0.1)  # <- data clamped
+        return x
+
+
+class DataReplaced(Net):
+    def body(self, x: Tensor) -> Tensor:
+        self.enter.weight.data = self.enter.weight.data.clamp(-0.1, 0.1)  # <- data replaced
+        return x
+
+
+class DataOfAll(Net):
+    def body(self, x: Tensor) -> Tensor:
+        for weight in self.parameters():
+            weight.data.clamp_(-0.1, 0.1)  # <- data of all
+        return x
+
+
 class ParameterUsed(Net):
     def body(self, x: Tensor) -> Tensor:
         return x + F.linear(x, self.enter.weight.clamp(-0.1, 0.1)[:, :3])
@@ -428,6 +447,9 @@ VIOLATIONS: Dict[str, Any] = {
     "integer": ("integer-buffer", IntegerBuffer),
     "reassigned": ("buffer-reassigned", ReassignedBuffer),
     "parameter": ("parameter-written", ParameterWritten),
+    "data clamped": ("parameter-written", DataClamped),
+    "data replaced": ("parameter-written", DataReplaced),
+    "data of all": ("parameter-written", DataOfAll),
     "custom": ("custom-autograd", Custom),
     "hook": ("backward-in-forward", Hooked),
     "gradient": ("backward-in-forward", GradientInside),
@@ -480,6 +502,17 @@ def test_what_has_no_finding_trains_on_the_contract_fake(model: Any) -> None:
         losses = [float(program.train_step(batch).loss) for batch in program.loader(data, range(8), training=True)]
     assert len(losses) == 1
     assert losses[0] > 0
+
+
+def test_equal_checks_find_the_same_where_a_weight_is_given_other_memory() -> None:
+    torch.manual_seed(0)
+    model = DataReplaced()
+    found = [[str(finding) for finding in found_in(model)] for _ in range(12)]
+    assert found == [found[0]] * 12
+
+
+def test_a_difference_that_no_line_of_the_users_asked_for_is_no_changing_graph() -> None:
+    assert "changing-graph" not in {finding.rule for finding in found_in(DataReplaced())}
 
 
 def test_a_custom_function_inside_a_users_neuron_is_found() -> None:

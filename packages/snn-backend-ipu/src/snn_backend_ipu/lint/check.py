@@ -19,12 +19,14 @@ from snn_core.backend import Finding
 from snn_core.linting import failure
 from snn_core.losses import WeightedSum
 from snn_core.losses.base import CallableLoss, Loss
+from snn_core.lower.refusal import Place
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step, StepOutput
 
 __all__ = ["check"]
 
 _SIZE = 2
+_BOOKKEEPING = ("detach", "alias", "lift_fresh")
 _CHANGE_THE_GRAPH = (
     "control-flow", "host-value", "constant-index", "value-shape", "host-random", "buffer-reassigned", "integer-buffer",
     "module-state", "module-write", "parameter-written",
@@ -76,7 +78,7 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
             findings.add("host-random", place, "this")
     find_custom_functions(runs[0].results, findings)
     same = _equal(runs[0].results, runs[1].results) and _equal(runs[0].gradients, runs[1].gradients)
-    statistics = _compare_held(held, same, replicas, findings)
+    statistics = _compare_held(held, runs, same, replicas, findings)
     if not findings.has(*_CHANGE_THE_GRAPH):
         _compare_graphs(runs, findings)
         if not same and not statistics and not findings.has("changing-graph"):
@@ -84,11 +86,13 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     probe.run(1, training=False)
 
 
-def _compare_held(held: List[Held], same: bool, replicas: int, findings: Findings) -> bool:
+def _compare_held(
+    held: List[Held], runs: Sequence["_Run"], same: bool, replicas: int, findings: Findings
+) -> bool:
     """Add what calls changed of the modules. Return whether floating-point buffers, which may change, are among it."""
     statistics = False
-    for before, after in zip(held, held[1:]):
-        for change in before.changes(after):
+    for before, after, run in zip(held, held[1:], runs):
+        for change in before.changes(after, run.written):
             statistics |= change.rule == "replica-buffer"
             if change.rule != "replica-buffer" or replicas > 1:
                 rule = change.rule or ("module-write" if same else "module-state")
@@ -97,9 +101,12 @@ def _compare_held(held: List[Held], same: bool, replicas: int, findings: Finding
 
 
 class _Run(NamedTuple):
-    """One forward: its operations, its results, and the gradients, which show what spikes hide of a state."""
+    """One forward: its operations, the lines that wrote in place by memory, its results, and the gradients, which show
+    what spikes hide of a state.
+    """
 
     calls: List[Call]
+    written: Dict[int, Place]
     results: Tuple[Tensor, ...]
     gradients: Tuple[Tensor, ...]
 
@@ -135,9 +142,8 @@ class _Probe:
             gradients = torch.autograd.grad(out.objective, weights, retain_graph=True, allow_unused=True)
         if training:
             find_other_losses(out.objective, watch.losses, self.findings)
-        return _Run(
-            watch.calls, (out.objective, out.output, *out.measures), tuple(g for g in gradients if g is not None)
-        )
+        results = (out.objective, out.output, *out.measures)
+        return _Run(watch.calls, watch.written, results, tuple(g for g in gradients if g is not None))
 
 
 def _forward(step: Step, x: Tensor, target: Tensor, valid: Optional[Tensor]) -> StepOutput:
@@ -170,12 +176,18 @@ def _compare_graphs(runs: List[_Run], findings: Findings) -> None:
             return
 
 
-def _first_difference(one: List[Call], other: List[Call]) -> Optional[Call]:
+def _first_difference(first: List[Call], second: List[Call]) -> Optional[Call]:
+    one, other = _asked_for(first), _asked_for(second)
     for a, b in zip(one, other):
         if a != b:
             return b
     longer = max(one, other, key=len)
     return longer[min(len(one), len(other))] if len(one) != len(other) else None
+
+
+def _asked_for(calls: List[Call]) -> List[Call]:
+    """The operations that a line of the user's asked for; torch makes another of a tensor at times of its own choice."""
+    return [call for call in calls if call.place is not None and call.op.split(".")[1] not in _BOOKKEEPING]
 
 
 def _equal(one: Tuple[Tensor, ...], other: Tuple[Tensor, ...]) -> bool:

@@ -11,10 +11,11 @@ from types import FunctionType
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from snn_backend_ipu.lint.watch import SKIPPED
+from snn_backend_ipu.lint.watch import SKIPPED, storage_of
 from snn_core.lower.refusal import Place
 
 __all__ = ["Change", "Held"]
@@ -45,11 +46,11 @@ class Held:
         for layer, module in modules.items():
             for kind, name, value in _contents(module):
                 mark = self._mark(value, _DEPTH)
-                # batch norm writes its statistics without a trace in the tensor's version
-                self._marks[layer, kind, name] = (mark, _digest(value)) if kind == "buffer" else mark
+                # batch norm and `.data` write without a trace in the tensor's version
+                self._marks[layer, kind, name] = mark if kind == "attribute" else (mark, _digest(value))
 
-    def changes(self, after: "Held") -> Iterator[Change]:
-        """What `after`, of the same modules, has otherwise."""
+    def changes(self, after: "Held", written: Mapping[int, Place]) -> Iterator[Change]:
+        """What `after`, of the same modules, has otherwise. written: the lines that wrote in place, by memory."""
         for key, mark in after._marks.items():
             before = self._marks.get(key)
             if before == mark:
@@ -60,7 +61,8 @@ class Held:
             if rule is not None:
                 label = f"{type(module).__name__}.{name}"
                 what = f"the {kind} {label}" + (f" (layer {layer!r})" if layer else "")
-                yield Change(rule, what, written_at(name, module, after._modules.values()))
+                place = None if kind == "attribute" else written.get(_memory(getattr(module, name)))
+                yield Change(rule, what, place or written_at(name, module, after._modules.values()))
 
     def _mark(self, value: Any, depth: int) -> Any:
         """Equal for equal contents, at two moments of one value."""
@@ -128,8 +130,15 @@ def written_at(name: str, owner: nn.Module, modules: Iterable[nn.Module]) -> Opt
     return None
 
 
+def _memory(value: Optional[Tensor]) -> int:
+    return 0 if value is None else storage_of(value)
+
+
 def _digest(value: Optional[Tensor]) -> int:
-    return 0 if value is None else hash(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    if value is None:
+        return 0
+    # in bytes, since numpy has no bfloat16
+    return hash(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _writing_lines(function: Any, name: str) -> Iterator[int]:

@@ -16,7 +16,7 @@ from snn_backend_ipu.lint.rules import ASKING, LOSSES, VALUE_SHAPED, Findings
 from snn_core import linting
 from snn_core.lower.refusal import Place, place_of_caller
 
-__all__ = ["SKIPPED", "Call", "Watch"]
+__all__ = ["SKIPPED", "Call", "Watch", "storage_of"]
 
 SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.abspath(__file__)) + os.sep)
 _AUTOGRAD = os.path.join(os.path.dirname(torch.__file__), "autograd", "function.py")
@@ -40,14 +40,16 @@ class Watch:
     end: the code below which calls are the step's.   known: the tensors that the device has.
     first: whether this is the first call of all.   calls: the operations, in their order.
     losses: torch's own losses, by name, with their lines and results.
+    written: the lines that wrote into a tensor in place, by its memory.
     """
 
     def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
         self.findings, self.end, self.first = findings, end, first
         self.calls: List[Call] = []
         self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
+        self.written: Dict[int, Place] = {}
         self.excused = 0
-        self._storages: Dict[int, Tensor] = {0: torch.empty(0)}
+        self._storages: Dict[int, torch.UntypedStorage] = {0: torch.empty(0).untyped_storage()}
         for tensor in known:
             self.learn(tensor)
 
@@ -57,14 +59,17 @@ class Watch:
             yield
 
     def learn(self, value: Any) -> None:
-        """Remember that the device has these tensors. They are kept, so that no other takes their place in memory."""
+        """Remember that the device has these tensors. Their memory is kept, so that no other tensor gets it: the tensor
+        itself may be given other memory, by `.data = ...`.
+        """
         for tensor in _tensors(value):
-            self._storages.setdefault(_storage(tensor), tensor)
+            if tensor.layout == torch.strided:
+                self._storages.setdefault(storage_of(tensor), tensor.untyped_storage())
 
     def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
         """The tensors that meet the device's own and are none, and whether the result is the device's."""
         given = list(_tensors((args, kwargs)))
-        others = [t for t in given if t.layout == torch.strided and _storage(t) not in self._storages]
+        others = [t for t in given if t.layout == torch.strided and storage_of(t) not in self._storages]
         own = len(others) < len(given) or not given
         return (others if own else []), own
 
@@ -166,8 +171,12 @@ class _Operations(TorchDispatchMode):
             rule = "complex" if t.dtype.is_complex else "float64" if t.dtype == torch.float64 and t.ndim else None
             if rule is not None and not self.watch.findings.has(rule):  # once: what comes of it is of that type too
                 self.watch.report(rule, f"a tensor of {str(t.dtype).replace('torch.', '')}")
+        place = self.watch.place()
+        if place is not None:
+            for t in _written_by(func, args):
+                self.watch.written.setdefault(storage_of(t), place)
         results = tuple((tuple(t.shape), str(t.dtype)) for t in tensors)
-        self.watch.calls.append(Call(str(func), results, self.watch.place()))
+        self.watch.calls.append(Call(str(func), results, place))
         return result
 
     def _judge(self, name: str, args: Any, kwargs: Any) -> None:
@@ -202,6 +211,12 @@ def _is_mask(indices: Sequence[Optional[Tensor]]) -> bool:
     return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
+def _written_by(func: OpOverload, args: Sequence[Any]) -> Iterator[Tensor]:
+    for argument, given in zip(func._schema.arguments, args):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _tensors(given)
+
+
 def _in_custom_function() -> bool:
     """Whether a forward of a `torch.autograd.Function` runs, which torch itself runs without gradient."""
     frame = sys._getframe(1)
@@ -214,7 +229,7 @@ def _in_custom_function() -> bool:
     return False
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
     """Where the numbers are; views are where their base is. 0 for no numbers, and for a sparse tensor."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
