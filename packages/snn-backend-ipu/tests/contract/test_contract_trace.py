@@ -89,12 +89,26 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         (lambda self, x: x.cpu(), "Illegal move to CPU"),
         (lambda self, x: x.to("cpu") + 1, "Illegal move to CPU"),
         (lambda self, x: x.nonzero(), "depends on values"),
-        (lambda self, x: x[x > 0], "values|item"),
+        (lambda self, x: x[x > 0], "tensor masks is unsupported"),
+        (lambda self, x: x.clone().__setitem__((slice(None), self.weight > 0), 1.0), "tensor masks is unsupported"),
         (lambda self, x: x + HOST, "Expected an IPU tensor"),
         (lambda self, x: nn.functional.max_pool2d(x[None], 2, return_indices=True)[1], "return_indices"),
         (lambda self, x: nn.functional.nll_loss(x, x[:, 0].long() * 0, torch.ones_like(self.weight)), "each class"),
     ],
-    ids=["item", "if", "float", "slice", "cpu", "to", "nonzero", "mask", "host", "indices", "class-weight"],
+    ids=[
+        "item",
+        "if",
+        "float",
+        "slice",
+        "cpu",
+        "to",
+        "nonzero",
+        "mask",
+        "mask-beside",
+        "host",
+        "indices",
+        "class-weight",
+    ],
 )
 def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
     with pytest.raises(poptorch.Error, match=message):
@@ -105,6 +119,15 @@ def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
 def test_a_traced_tensor_gives_no_values_to_python(poptorch, method):
     with pytest.raises(RuntimeError, match=method):
         infer(poptorch, lambda self, x: x + torch.tensor(getattr(x, method)()))
+
+
+def test_a_write_by_a_mask_alone_is_a_choice_between_tensors(poptorch):
+    def clipped(self, x):
+        y = x.clone()
+        y[x > 0] = 0.5
+        return y
+
+    assert torch.equal(infer(poptorch, clipped), torch.where(X > 0, torch.tensor(0.5), X))
 
 
 def test_tensors_made_in_forward_are_the_devices(poptorch):

@@ -546,6 +546,10 @@ def first_loss(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output.sum(0), target, reduction="none")
 
 
+def smoothed_loss(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output.sum(0), target, reduction="none", label_smoothing=0.1)
+
+
 def second_loss(output: Tensor, target: Tensor) -> Tensor:
     counts = output.sum(0)
     return F.mse_loss(counts, counts * 0, reduction="none").mean(1)  # <- second
@@ -599,6 +603,7 @@ def test_a_loss_module_with_class_weights_is_found_where_it_is_called_and_withou
 def test_losses_of_torch_in_the_objective_are_clean_and_so_are_class_weights_of_core() -> None:
     assert found_in(Plain(), first_loss) == []
     assert found_in(Plain(), both) == []
+    assert found_in(Plain(), smoothed_loss) == []
     assert found_in(Plain(), snn.CountCrossEntropy(class_weights=(1.0, 2.0, 3.0))) == []
 
 

@@ -234,7 +234,14 @@ class Mask(Net):
 class MaskWrite(Net):
     def body(self, x: Tensor) -> Tensor:
         y = x.clone()
-        y[x > 0] = 0.0  # <- masked write
+        y[x > 0] = 0.0
+        return y
+
+
+class MaskBesideSlice(Net):
+    def body(self, x: Tensor) -> Tensor:
+        y = x.clone()
+        y[:, :, torch.arange(3) > 0] = 0.0  # <- masked write
         return y
 
 
@@ -370,7 +377,7 @@ VIOLATIONS: Dict[str, Any] = {
     "masked_select": ("value-shape", MaskedSelect),
     "unique": ("value-shape", Unique),
     "mask": ("value-shape", Mask),
-    "masked write": ("value-shape", MaskWrite),
+    "masked write": ("masked-write", MaskBesideSlice),
     "repeats": ("value-shape", Repeats),
     "pool": ("max-pool-indices", Pool),
     "pool module": ("max-pool-indices", PoolModule),
@@ -387,7 +394,7 @@ WARNINGS: Dict[str, Any] = {
     "generator": ("own-generator", OwnGenerator),
 }
 CLEAN = [
-    FloatOfNumber, IndexSelect, LoopOverShape, MaskedFill, NoItem, NumberOfPython, OneHot, PoolAlone, Printed, Same,
+    FloatOfNumber, IndexSelect, LoopOverShape, MaskWrite, MaskedFill, NoItem, NumberOfPython, OneHot, PoolAlone, Printed, Same,
     ShapeAssertion, SliceByNumber, SumInLoop, ToOwnDevice, TorchRandom, Where,
 ]  # fmt: skip
 

@@ -86,9 +86,7 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     probe.run(1, training=False)
 
 
-def _compare_held(
-    held: List[Held], runs: Sequence["_Run"], same: bool, replicas: int, findings: Findings
-) -> bool:
+def _compare_held(held: List[Held], runs: Sequence["_Run"], same: bool, replicas: int, findings: Findings) -> bool:
     """Add what calls changed of the modules. Return whether floating-point buffers, which may change, are among it."""
     statistics = False
     for before, after, run in zip(held, held[1:], runs):

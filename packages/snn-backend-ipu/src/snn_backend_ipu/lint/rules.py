@@ -34,6 +34,11 @@ RULES: Dict[str, Rule] = {
         "leave it out: the backend moves the batch and the results; for a new tensor use device=x.device",
     ),
     "value-shape": Rule("{what} gives a tensor whose shape depends on values, and shapes are fixed", _WHERE),
+    "masked-write": Rule(
+        "a boolean index stands beside another index where a tensor is written; the device writes where a mask is true, "
+        "x[mask] = value, with the mask alone",
+        _WHERE,
+    ),
     "changing-graph": Rule(
         "{what}; the device runs forward once, while it compiles, and repeats what that call did",
         "let every call do the same operations on the same shapes, whatever the values and however often it is called",

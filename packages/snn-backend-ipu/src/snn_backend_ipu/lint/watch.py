@@ -185,8 +185,10 @@ class _Operations(TorchDispatchMode):
             watch.report(*_reading(args[0].dtype))
         elif name in VALUE_SHAPED:
             watch.report("value-shape", VALUE_SHAPED[name])
-        elif name in ("index", "index_put", "index_put_") and _is_mask(args[1]):
+        elif name == "index" and _has_mask(args[1]):
             watch.report("value-shape", "a boolean index")
+        elif name in ("index_put", "index_put_") and len(args[1]) > 1 and _has_mask(args[1]):
+            watch.report("masked-write")
         elif name.startswith("nll_loss") and len(args) > 2 and args[2] is not None:
             watch.report("weighted-loss")
         elif name in ("cumsum", "cumsum_"):
@@ -207,7 +209,7 @@ def _moves(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
     return name != "to" or any(torch.device(device) != _HERE for device in given)
 
 
-def _is_mask(indices: Sequence[Optional[Tensor]]) -> bool:
+def _has_mask(indices: Sequence[Optional[Tensor]]) -> bool:
     return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 

@@ -41,6 +41,7 @@ LOSSES = {
         "triplet_margin_loss",
     )
 }
+INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 WEIGHTED = {aten.nll_loss_forward.default, aten.nll_loss2d_forward.default}
 DEVICE_TYPES = {torch.float64: torch.float32}
 FLOATS = (torch.float16, torch.float32)
@@ -247,8 +248,10 @@ def check(func, args, kwargs):
         )
     if func in (aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default):
         raise compiler_error(f"{func}: the shape of the result depends on values")
-    if func is aten.index.Tensor and any(index is not None and index.dtype == torch.bool for index in args[1]):
-        raise compiler_error(f"{func} with a mask: the shape of the result depends on values")
+    if func in INDEXED and any(index is not None and index.dtype == torch.bool for index in args[1]):
+        # a mask alone, x[mask] = value, is a choice between two tensors
+        if func is aten.index.Tensor or len(args[1]) > 1:
+            raise compiler_error(f"{func}: Indexing using boolean or byte tensor masks is unsupported")
     if func in WEIGHTED and len(args) > 2 and args[2] is not None:
         raise compiler_error("nll_loss: a weight for each class is not supported")
     if func in (aten.resize_.default, aten.set_.source_Tensor, aten.t_.default, aten.transpose_.default):
