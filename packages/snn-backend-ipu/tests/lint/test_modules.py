@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions
@@ -322,6 +323,32 @@ class DetachForm(Net):
         return (x > 0).float() + torch.sigmoid(x).detach() * (x - x.detach())
 
 
+class Recomputed(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=True)  # <- checkpoint
+
+    def inner(self, x: Tensor) -> Tensor:
+        return x.sigmoid() * x
+
+
+class ListedLayer(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(3, 3, bias=False)]
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)  # <- listed layer
+
+
+class ModuleListed(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3, bias=False)])
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)
+
+
 class NoGrad(Net):
     def body(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -451,6 +478,8 @@ VIOLATIONS: Dict[str, Any] = {
     "data replaced": ("parameter-written", DataReplaced),
     "data of all": ("parameter-written", DataOfAll),
     "custom": ("custom-autograd", Custom),
+    "checkpoint": ("custom-autograd", Recomputed),
+    "listed layer": ("unregistered-layer", ListedLayer),
     "hook": ("backward-in-forward", Hooked),
     "gradient": ("backward-in-forward", GradientInside),
     "metric": ("second-loss", Metric),
@@ -474,7 +503,7 @@ WARNINGS: Dict[str, Any] = {
 }
 CLEAN = [
     Arithmetic, CachedElsewhere, Constants, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside,
-    MadeInside, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
+    MadeInside, ModuleListed, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
 ]  # fmt: skip
 
 
@@ -517,6 +546,70 @@ def test_a_difference_that_no_line_of_the_users_asked_for_is_no_changing_graph()
 
 def test_a_custom_function_inside_a_users_neuron_is_found() -> None:
     assert [(f.rule, f.line) for f in found_in(CustomInSurrogate())] == [("custom-autograd", line_of("custom"))]
+
+
+# a step is validated without gradients, at which torch's checkpoint warns
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpoint_of_torch_s_is_told_once_and_not_as_a_step_that_fails() -> None:
+    (found,) = found_in(Recomputed())
+    assert "the backend's option recomputation" in found.remedy
+
+
+def test_a_layer_in_a_list_is_told_once_with_the_container_to_use() -> None:
+    (found,) = found_in(ListedLayer())
+    assert "nn.ModuleList" in found.remedy
+
+
+def test_a_backward_hook_of_a_module_is_found_at_the_hook_and_is_not_run() -> None:
+    def halved(module: nn.Module, before: Any, after: Any) -> None:  # <- backward hook
+        raise AssertionError("lint ran it")
+
+    model = Plain()
+    model.enter.register_full_backward_hook(halved)
+    (found,) = found_in(model)
+    assert (found.rule, found.file, found.line) == ("backward-in-forward", __file__, line_of("backward hook"))
+    assert "'enter'" in found.message
+
+
+class BackwardFails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        return u * 2
+
+    @staticmethod  # <- backward fails
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError("no backward")
+
+
+def test_a_custom_function_is_found_even_where_its_backward_fails() -> None:
+    class Failing(Net):
+        def body(self, x: Tensor) -> Tensor:
+            return BackwardFails.apply(x)
+
+    found = found_in(Failing())
+    assert ("custom-autograd", line_of("backward fails")) in {(f.rule, f.line) for f in found}
+
+
+def test_no_finding_names_a_line_of_the_check_itself() -> None:
+    class Failing(Net):
+        def body(self, x: Tensor) -> Tensor:
+            return BackwardFails.apply(x)
+
+    assert {finding.file for finding in found_in(Failing())} <= {__file__, None}
+
+
+def test_a_loss_s_own_buffer_is_told_with_a_remedy_that_it_does_not_follow_already() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return first_loss(output + self.shift, target)  # <- loss's buffer
+
+    (found,) = found_in(Plain(), Shifted())
+    assert (found.rule, found.line) == ("host-tensor", line_of("loss's buffer"))
+    assert "a loss's own buffers stay on the host" in found.remedy
 
 
 def test_the_attribute_and_the_layer_are_named() -> None:

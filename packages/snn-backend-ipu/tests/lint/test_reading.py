@@ -394,8 +394,8 @@ WARNINGS: Dict[str, Any] = {
     "generator": ("own-generator", OwnGenerator),
 }
 CLEAN = [
-    FloatOfNumber, IndexSelect, LoopOverShape, MaskWrite, MaskedFill, NoItem, NumberOfPython, OneHot, PoolAlone, Printed, Same,
-    ShapeAssertion, SliceByNumber, SumInLoop, ToOwnDevice, TorchRandom, Where,
+    FloatOfNumber, IndexSelect, LoopOverShape, MaskWrite, MaskedFill, NoItem, NumberOfPython, OneHot, PoolAlone,
+    Printed, Same, ShapeAssertion, SliceByNumber, SumInLoop, ToOwnDevice, TorchRandom, Where,
 ]  # fmt: skip
 
 

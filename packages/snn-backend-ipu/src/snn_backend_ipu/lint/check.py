@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from snn_backend_ipu.lint.batches import check_batches
 from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_losses
+from snn_backend_ipu.lint.hooks import check_backward_hooks, drop_backward_hooks
 from snn_backend_ipu.lint.host_random import drawing_lines, restored
 from snn_backend_ipu.lint.layers import check_layers
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
-from snn_backend_ipu.lint.watch import Call, Watch
+from snn_backend_ipu.lint.watch import SKIPPED, Call, Watch
 from snn_core._entry_points import describe
 from snn_core.backend import Finding
 from snn_core.linting import failure
@@ -45,6 +46,7 @@ def check(
     findings = Findings()
     check_batches(batch, train, samples, findings)
     check_layers(step.model, findings)
+    check_backward_hooks(step.model, findings)
     with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
         probe = _Probe(step, batch, findings)
@@ -52,7 +54,7 @@ def check(
         if failed is not None and refused is None:
             refused = _exception_of(lambda: probe.run(1, watched=False))
     if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
-        return [*findings.all(), failure(refused)]
+        return [*findings.all(), failure(refused, SKIPPED)]
     if refused is None and failed is not None:
         findings.add("not-watched", None, describe(failed))
     return findings.all()
@@ -76,7 +78,6 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     if draws:
         for place in drawing_lines(lambda: probe.run(1)):
             findings.add("host-random", place, "this")
-    find_custom_functions(runs[0].results, findings)
     same = _equal(runs[0].results, runs[1].results) and _equal(runs[0].gradients, runs[1].gradients)
     statistics = _compare_held(held, runs, same, replicas, findings)
     if not findings.has(*_CHANGE_THE_GRAPH):
@@ -115,6 +116,7 @@ class _Probe:
     def __init__(self, step: Step, batch: BatchSpec, findings: Findings) -> None:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
+        drop_backward_hooks(self.step)
         self.batch, self.findings, self.ran = batch, findings, False
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
@@ -134,14 +136,18 @@ class _Probe:
         torch.manual_seed(0)
         with watch.watching() if watched else contextlib.nullcontext():
             out = _forward(self.step, x, target, valid)
-        weights = [weight for weight in self.step.parameters() if weight.requires_grad and training]
-        gradients: Sequence[Optional[Tensor]] = ()
-        if weights and out.objective.requires_grad:
-            gradients = torch.autograd.grad(out.objective, weights, retain_graph=True, allow_unused=True)
-        if training:
-            find_other_losses(out.objective, watch.losses, self.findings)
         results = (out.objective, out.output, *out.measures)
-        return _Run(watch.calls, watch.written, results, tuple(g for g in gradients if g is not None))
+        if training:
+            find_custom_functions(results, watch.applied, self.findings)
+            find_other_losses(out.objective, watch.losses, self.findings)
+        return _Run(watch.calls, watch.written, results, self._gradients(out.objective) if training else ())
+
+    def _gradients(self, objective: Tensor) -> Tuple[Tensor, ...]:
+        self.step.zero_grad(set_to_none=True)
+        if objective.requires_grad:
+            # plain, as in training: torch's checkpoint refuses grad(); a carried state may need the graph once more
+            objective.backward(retain_graph=True)
+        return tuple(weight.grad for weight in self.step.parameters() if weight.grad is not None)
 
 
 def _forward(step: Step, x: Tensor, target: Tensor, valid: Optional[Tensor]) -> StepOutput:
@@ -184,7 +190,7 @@ def _first_difference(first: List[Call], second: List[Call]) -> Optional[Call]:
 
 
 def _asked_for(calls: List[Call]) -> List[Call]:
-    """The operations that a line of the user's asked for; torch makes another of a tensor at times of its own choice."""
+    """The operations that a line of the user's asked for; torch makes a tensor anew at times of its own choice."""
     return [call for call in calls if call.place is not None and call.op.split(".")[1] not in _BOOKKEEPING]
 
 

@@ -35,8 +35,8 @@ RULES: Dict[str, Rule] = {
     ),
     "value-shape": Rule("{what} gives a tensor whose shape depends on values, and shapes are fixed", _WHERE),
     "masked-write": Rule(
-        "a boolean index stands beside another index where a tensor is written; the device writes where a mask is true, "
-        "x[mask] = value, with the mask alone",
+        "a boolean index stands beside another index where a tensor is written; the device writes by a mask alone, "
+        "x[mask] = value",
         _WHERE,
     ),
     "changing-graph": Rule(
@@ -72,7 +72,8 @@ RULES: Dict[str, Rule] = {
     "custom-autograd": Rule(
         "the backward of {what} is ignored on the device, which makes gradients from the forward alone, so that what "
         "lies before it would not train as meant",
-        "for a spike use snn.surrogate.spike(u, surrogate); else value.detach() + slope.detach() * (u - u.detach())",
+        "for a spike use snn.surrogate.spike(u, surrogate); in place of torch's checkpoint the backend's option "
+        "recomputation; else value.detach() + slope.detach() * (u - u.detach())",
     ),
     "no-grad": Rule(
         "{what} runs under torch.no_grad; that the device's compiler cuts the gradient there cannot be relied on",
@@ -85,7 +86,7 @@ RULES: Dict[str, Rule] = {
         "warning",
     ),
     "backward-in-forward": Rule(
-        "{what} asks for gradients while the model runs; the device makes the backward pass itself, and runs no hook",
+        "{what} asks for a gradient of the model's; the device makes the backward pass itself, and runs no hook",
         "make it a part of the loss or a term",
     ),
     "weighted-loss": Rule(
@@ -100,7 +101,13 @@ RULES: Dict[str, Rule] = {
     "host-tensor": Rule(
         "{what} takes a tensor that was made outside the step and is no parameter, buffer or input, so that it is not "
         "on the device",
-        "self.register_buffer(name, tensor) in the module, or make it in forward: torch.arange(n, device=x.device)",
+        "self.register_buffer(name, tensor) in a module of the model (a loss's own buffers stay on the host), make it "
+        "in forward: torch.arange(n, device=x.device), or move it there: tensor.to(x.device)",
+    ),
+    "unregistered-layer": Rule(
+        "{what} uses a weight of a layer that the model does not know as its own, so that it is neither trained nor on "
+        "the device",
+        "make the layer an attribute of its module, or keep several in nn.ModuleList or nn.ModuleDict, not in a list",
     ),
     "layer-setting": Rule("{what}", "use another setting, or another layer"),
     "max-pool-indices": Rule(

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -18,7 +18,7 @@ from snn_core.lower.refusal import Place, place_of_caller
 
 __all__ = ["SKIPPED", "Call", "Watch", "storage_of"]
 
-SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.abspath(__file__)) + os.sep)
+SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep)
 _AUTOGRAD = os.path.join(os.path.dirname(torch.__file__), "autograd", "function.py")
 _HERE = torch.device("cpu", 0)
 # `.to(x.device)` is right and `.to("cpu")` is not: what a tensor gives as its device can be told from what one writes
@@ -41,6 +41,7 @@ class Watch:
     first: whether this is the first call of all.   calls: the operations, in their order.
     losses: torch's own losses, by name, with their lines and results.
     written: the lines that wrote into a tensor in place, by its memory.
+    applied: the lines that applied a `torch.autograd.Function`, by its class.
     """
 
     def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
@@ -48,6 +49,7 @@ class Watch:
         self.calls: List[Call] = []
         self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
         self.written: Dict[int, Place] = {}
+        self.applied: Dict[type, Place] = {}
         self.excused = 0
         self._storages: Dict[int, torch.UntypedStorage] = {0: torch.empty(0).untyped_storage()}
         for tensor in known:
@@ -127,6 +129,8 @@ class _Functions(TorchFunctionMode):
             isinstance(value, (torch.device, Tensor)) for value in (*args[1:], *kwargs.values())
         )
         foreign, _ = self.watch.foreign(args, kwargs)
+        if not moved:
+            foreign = self._without_weights(foreign, name)
         result = func(*args, **kwargs)
         if not moved and isinstance(result, Tensor) and any(not t.ndim for t in foreign):
             self.watch.report_foreign(name)  # the other mode cannot tell it from a number of Python
@@ -135,6 +139,14 @@ class _Functions(TorchFunctionMode):
         if moved:
             self.watch.learn(result)
         return result
+
+    def _without_weights(self, foreign: List[Tensor], name: str) -> List[Tensor]:
+        weights = [tensor for tensor in foreign if isinstance(tensor, torch.nn.Parameter)]
+        if weights:
+            if self.watch.first:
+                self.watch.report("unregistered-layer", name)
+            self.watch.learn(weights)  # reported, and no host's tensor besides
+        return [tensor for tensor in foreign if not isinstance(tensor, torch.nn.Parameter)]
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func == _DEVICE and args[0].device.type == "cpu":
@@ -145,7 +157,7 @@ class _Functions(TorchFunctionMode):
 
     def _without_gradient(self, name: str, args: Any, kwargs: Any) -> None:
         tensors = _tensors((args, kwargs))
-        if any(t.requires_grad for t in tensors) and not _in_custom_function():
+        if any(t.requires_grad for t in tensors) and _apply_frame() is None:
             self.watch.report("no-grad", name)
 
 
@@ -159,6 +171,8 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = str(func).split(".")[1]
+        if not torch.is_grad_enabled():
+            self.watch.applied.update(_application())
         foreign, own = self.watch.foreign(args, kwargs)
         if any(t.ndim for t in foreign):
             self.watch.report_foreign(name)
@@ -219,16 +233,21 @@ def _written_by(func: OpOverload, args: Sequence[Any]) -> Iterator[Tensor]:
             yield from _tensors(given)
 
 
-def _in_custom_function() -> bool:
-    """Whether a forward of a `torch.autograd.Function` runs, which torch itself runs without gradient."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename == _AUTOGRAD:
-            return True
-        if frame.f_back is None:
-            break
+def _apply_frame() -> Optional[FrameType]:
+    """The frame that applies a `torch.autograd.Function`, whose forward torch itself runs without gradient."""
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _AUTOGRAD:
         frame = frame.f_back
-    return False
+    return frame
+
+
+def _application() -> Dict[type, Place]:
+    """The `torch.autograd.Function` whose forward runs, with the user's line that applied it; empty where none runs."""
+    frame = _apply_frame()
+    kind = None if frame is None else frame.f_locals.get("cls")
+    while frame is not None and frame.f_code.co_filename.startswith(SKIPPED):
+        frame = frame.f_back
+    return {} if frame is None or kind is None else {kind: Place(frame.f_code.co_filename, frame.f_lineno)}
 
 
 def storage_of(tensor: Tensor) -> int:

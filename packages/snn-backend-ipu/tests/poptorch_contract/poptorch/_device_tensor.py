@@ -248,9 +248,10 @@ def check(func, args, kwargs):
         )
     if func in (aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default):
         raise compiler_error(f"{func}: the shape of the result depends on values")
-    if func in INDEXED and any(index is not None and index.dtype == torch.bool for index in args[1]):
+    if func in INDEXED:
+        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
         # a mask alone, x[mask] = value, is a choice between two tensors
-        if func is aten.index.Tensor or len(args[1]) > 1:
+        if masks and (func is aten.index.Tensor or len(args[1]) > 1):
             raise compiler_error(f"{func}: Indexing using boolean or byte tensor masks is unsupported")
     if func in WEIGHTED and len(args) > 2 and args[2] is not None:
         raise compiler_error("nll_loss: a weight for each class is not supported")
