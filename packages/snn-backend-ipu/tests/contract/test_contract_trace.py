@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -92,6 +93,10 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         (lambda self, x: x[x > 0], "tensor masks is unsupported"),
         (lambda self, x: x.clone().__setitem__((slice(None), self.weight > 0), 1.0), "tensor masks is unsupported"),
         (lambda self, x: x + HOST, "Expected an IPU tensor"),
+        (lambda self, x: x + torch.from_numpy(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x + torch.tensor(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x + len(str(x)), "Illegal move to CPU"),
+        (lambda self, x: nn.functional.one_hot(x.argmax(-1)), "num_classes must be given"),
         (lambda self, x: nn.functional.max_pool2d(x[None], 2, return_indices=True)[1], "return_indices"),
         (lambda self, x: nn.functional.nll_loss(x, x[:, 0].long() * 0, torch.ones_like(self.weight)), "each class"),
     ],
@@ -106,6 +111,10 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         "mask",
         "mask-beside",
         "host",
+        "numpy",
+        "of-numpy",
+        "text",
+        "one-hot",
         "indices",
         "class-weight",
     ],
@@ -119,6 +128,20 @@ def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
 def test_a_traced_tensor_gives_no_values_to_python(poptorch, method):
     with pytest.raises(RuntimeError, match=method):
         infer(poptorch, lambda self, x: x + torch.tensor(getattr(x, method)()))
+
+
+@pytest.mark.parametrize("move", [lambda x: HOST.to(x.device), lambda x: HOST.to(x)])
+def test_a_host_s_tensor_that_is_moved_is_a_constant_of_the_device(poptorch, move):
+    assert torch.equal(infer(poptorch, lambda self, x: x + 2 * move(x)), X + 2)
+
+
+def test_a_host_s_tensors_are_computed_on_the_host_and_moved_after_it(poptorch):
+    assert torch.equal(infer(poptorch, lambda self, x: x + (HOST * 2 + HOST).to(x.device)), X + 3)
+
+
+def test_one_hot_of_a_given_number_of_classes_is_torch_s(poptorch):
+    out = infer(poptorch, lambda self, x: nn.functional.one_hot(x.argmax(-1), 3))
+    assert torch.equal(out.long(), nn.functional.one_hot(X.argmax(-1), 3))
 
 
 def test_a_write_by_a_mask_alone_is_a_choice_between_tensors(poptorch):

@@ -14,7 +14,7 @@ from snn_backend_ipu.lint.host_random import drawing_lines, restored
 from snn_backend_ipu.lint.layers import check_layers
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
-from snn_backend_ipu.lint.watch import SKIPPED, Call, Watch
+from snn_backend_ipu.lint.watch import DEVICE, HOST, SKIPPED, Call, Watch
 from snn_core._entry_points import describe
 from snn_core.backend import Finding
 from snn_core.linting import failure
@@ -50,9 +50,12 @@ def check(
     with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
         probe = _Probe(step, batch, findings)
-        failed = _exception_of(lambda: _check_runs(probe, findings, int(getattr(options, "replicas", 1))))
+        replicas = int(getattr(options, "replicas", 1))
+        failed = _exception_of(lambda: _check_runs(probe, findings, replicas))
         if failed is not None and refused is None:
             refused = _exception_of(lambda: probe.run(1, watched=False))
+        if failed is not None and refused is None:
+            failed = _check_again(probe, failed, findings, replicas)
     if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
         return [*findings.all(), failure(refused, SKIPPED)]
     if refused is None and failed is not None:
@@ -66,6 +69,19 @@ def _exception_of(call: Callable[[], object]) -> Optional[Exception]:
     except Exception as exc:
         return exc
     return None
+
+
+def _check_again(probe: "_Probe", failed: Exception, findings: Findings, replicas: int) -> Optional[Exception]:
+    """Check a step that runs, and failed under the watch, with the host's device: if that is well, the device's name
+    was the reason. Return what failed still.
+    """
+    probe.device = HOST
+    again = _exception_of(lambda: _check_runs(probe, findings, replicas))
+    if again is None:
+        at = failure(failed, SKIPPED)
+        place = None if at.file is None or at.line is None else Place(at.file, at.line)
+        findings.add("device-name", place, describe(failed))
+    return again
 
 
 def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
@@ -117,7 +133,7 @@ class _Probe:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
         drop_backward_hooks(self.step)
-        self.batch, self.findings, self.ran = batch, findings, False
+        self.batch, self.findings, self.ran, self.device = batch, findings, False, DEVICE
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
     def held(self) -> Held:
@@ -131,7 +147,7 @@ class _Probe:
         valid = None if training else torch.ones(_SIZE)
         own = [*self.step.parameters(), *self.step.buffers()]
         known = [x, target, *own, *(() if valid is None else (valid,))]
-        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran)
+        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran, device=self.device)
         self.ran = True
         torch.manual_seed(0)
         with watch.watching() if watched else contextlib.nullcontext():

@@ -33,6 +33,10 @@ RULES: Dict[str, Rule] = {
         "{what} moves a tensor to another device in the middle of the step",
         "leave it out: the backend moves the batch and the results; for a new tensor use device=x.device",
     ),
+    "device-name": Rule(
+        "the step fails where the device of its tensors is called 'ipu': {what}",
+        "leave the device's name out of the model, or give that one a case; for a new tensor use device=x.device",
+    ),
     "value-shape": Rule("{what} gives a tensor whose shape depends on values, and shapes are fixed", _WHERE),
     "masked-write": Rule(
         "a boolean index stands beside another index where a tensor is written; the device writes by a mask alone, "
@@ -166,6 +170,7 @@ _READS = {
         "__int__": "int()",
         "__complex__": "complex()",
         "__format__": "a text made of a tensor",
+        "__repr__": "a text made of a tensor",
     },
     "constant-index": {"__index__": "an expression"},
     "backward-in-forward": {

@@ -16,14 +16,14 @@ from snn_backend_ipu.lint.rules import ASKING, LOSSES, VALUE_SHAPED, Findings
 from snn_core import linting
 from snn_core.lower.refusal import Place, place_of_caller
 
-__all__ = ["SKIPPED", "Call", "Watch", "storage_of"]
+__all__ = ["DEVICE", "HOST", "SKIPPED", "Call", "Watch", "storage_of"]
 
 SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep)
 _AUTOGRAD = os.path.join(os.path.dirname(torch.__file__), "autograd", "function.py")
-_HERE = torch.device("cpu", 0)
-# `.to(x.device)` is right and `.to("cpu")` is not: what a tensor gives as its device can be told from what one writes
-_DEVICE = torch.Tensor.device.__get__
+DEVICE, HOST = torch.device("ipu", 0), torch.device("cpu")
+_DEVICE, _IS_CPU = torch.Tensor.device.__get__, torch.Tensor.is_cpu.__get__  # type: ignore[attr-defined]
 _DATA = (torch.Tensor.data.__get__, torch.Tensor.data.__set__)  # type: ignore[attr-defined]
+_FROM_PYTHON = ("tensor", "as_tensor", "asarray", "new_tensor")
 
 
 class Call(NamedTuple):
@@ -38,14 +38,17 @@ class Watch:
     """Sees one forward, from `with watch.watching():` to its end, and adds what breaks a rule to `findings`.
 
     end: the code below which calls are the step's.   known: the tensors that the device has.
-    first: whether this is the first call of all.   calls: the operations, in their order.
+    first: whether this is the first call of all.   device: what these tensors give as their device.
+    calls: the operations, in their order.
     losses: torch's own losses, by name, with their lines and results.
     written: the lines that wrote into a tensor in place, by its memory.
     applied: the lines that applied a `torch.autograd.Function`, by its class.
     """
 
-    def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
-        self.findings, self.end, self.first = findings, end, first
+    def __init__(
+        self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool, device: torch.device
+    ) -> None:
+        self.findings, self.end, self.first, self.device = findings, end, first, device
         self.calls: List[Call] = []
         self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
         self.written: Dict[int, Place] = {}
@@ -68,10 +71,14 @@ class Watch:
             if tensor.layout == torch.strided:
                 self._storages.setdefault(storage_of(tensor), tensor.untyped_storage())
 
+    def has(self, tensor: Tensor) -> bool:
+        """Whether the device has this tensor."""
+        return tensor.layout != torch.strided or storage_of(tensor) in self._storages
+
     def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
         """The tensors that meet the device's own and are none, and whether the result is the device's."""
         given = list(_tensors((args, kwargs)))
-        others = [t for t in given if t.layout == torch.strided and storage_of(t) not in self._storages]
+        others = [t for t in given if not self.has(t)]
         own = len(others) < len(given) or not given
         return (others if own else []), own
 
@@ -112,12 +119,15 @@ class _Functions(TorchFunctionMode):
         if name in ("to", "cuda", "cpu") and _moves(name, args[1:], kwargs):
             self.watch.report("host-move", f".{name}()")
             return args[0].clone() if name == "cpu" else args[0]
+        args, kwargs = tuple(map(_here, args)), {key: _here(value) for key, value in kwargs.items()}
         if not torch.is_grad_enabled() and name != "detach":
             self._without_gradient(name, args, kwargs)
         if name in ASKING:
             rule, what = ASKING[name]
             self.watch.report(rule, what)
             return self.watch.excuse(func, args, kwargs)
+        if name in _FROM_PYTHON and any(isinstance(v, (list, tuple)) and any(_tensors(v)) for v in args):
+            self.watch.report("host-value", f"{name}([...]) of other tensors, in place of torch.stack,")
         if name == "repeat_interleave" and isinstance(kwargs.get("repeats", args[:2][-1] if args else None), Tensor):
             self.watch.report("value-shape", "repeat_interleave with a tensor of repeats")
         if name == "one_hot" and (len(args) > 1 or "num_classes" in kwargs):
@@ -149,8 +159,8 @@ class _Functions(TorchFunctionMode):
         return [tensor for tensor in foreign if not isinstance(tensor, torch.nn.Parameter)]
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func == _DEVICE and args[0].device.type == "cpu":
-            return _HERE
+        if func in (_DEVICE, _IS_CPU) and self.watch.has(args[0]):
+            return self.watch.device if func == _DEVICE else self.watch.device == HOST
         if func in _DATA and (args[0].requires_grad or func == _DATA[1]):
             self.watch.report("data", ".data")
         return func(*args, **kwargs)
@@ -179,7 +189,7 @@ class _Operations(TorchDispatchMode):
         self._judge(name, args, kwargs)
         result = func(*args, **kwargs)
         tensors = list(_tensors(result))
-        if own or name == "lift_fresh":
+        if own or (name == "lift_fresh" and not _is_borrowed(args[0])):
             self.watch.learn(tensors)
         for t in tensors:
             rule = "complex" if t.dtype.is_complex else "float64" if t.dtype == torch.float64 and t.ndim else None
@@ -218,9 +228,24 @@ def _reading(dtype: torch.dtype) -> Tuple[str, str]:
 
 
 def _moves(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
-    """Whether a device is named, and not taken from a tensor."""
+    """Whether another device than the tensors' own is asked for."""
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, torch.device))]
-    return name != "to" or any(torch.device(device) != _HERE for device in given)
+    return name != "to" or any(torch.device(device).type != DEVICE.type for device in given)
+
+
+def _here(value: Any) -> Any:
+    """The device that computes in the place of the one that tensors give."""
+    return HOST if isinstance(value, torch.device) and value.type == DEVICE.type else value
+
+
+def _is_borrowed(tensor: Tensor) -> bool:
+    """Whether the memory is another's, numpy's: torch does not resize it."""
+    held = tensor.untyped_storage()
+    try:
+        held.resize_(held.nbytes())
+    except RuntimeError:
+        return True
+    return False
 
 
 def _has_mask(indices: Sequence[Optional[Tensor]]) -> bool:
