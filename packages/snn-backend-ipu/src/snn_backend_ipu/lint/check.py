@@ -80,7 +80,8 @@ def _check_again(probe: "_Probe", failed: Exception, findings: Findings, replica
     if again is None:
         at = failure(failed, SKIPPED)
         place = None if at.file is None or at.line is None else Place(at.file, at.line)
-        findings.add("device-name", place, describe(failed))
+        if not findings.at(place):  # what is wrong there may be why it fails
+            findings.add("device-name", place, describe(failed))
     return again
 
 
@@ -153,7 +154,7 @@ class _Probe:
         with watch.watching() if watched else contextlib.nullcontext():
             out = _forward(self.step, x, target, valid)
         results = (out.objective, out.output, *out.measures)
-        if training:
+        if training and watched:
             find_custom_functions(results, watch.applied, self.findings)
             find_other_losses(out.objective, watch.losses, self.findings)
         return _Run(watch.calls, watch.written, results, self._gradients(out.objective) if training else ())

@@ -221,5 +221,9 @@ class Findings:
         """Whether one of these rules was broken."""
         return any(finding.rule in rules for finding in self._found.values())
 
+    def at(self, place: Optional[Place]) -> bool:
+        """Whether something was found at this line."""
+        return any(found == place for _, found, _ in self._found)
+
     def all(self) -> List[Finding]:
         return list(self._found.values())
