@@ -505,8 +505,11 @@ CLEAN = [
     Arithmetic, CachedElsewhere, Constants, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside,
     MadeInside, ModuleListed, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
 ]  # fmt: skip
+# a step is validated without gradients, at which torch's checkpoint warns
+CHECKPOINT_WARNS = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 
 
+@CHECKPOINT_WARNS
 @pytest.mark.parametrize("marker", [*VIOLATIONS, *WARNINGS])
 def test_a_violation_is_found_in_its_file_at_its_line(marker: str) -> None:
     rule, model = {**VIOLATIONS, **WARNINGS}[marker]
@@ -547,8 +550,7 @@ def test_a_custom_function_inside_a_users_neuron_is_found() -> None:
     assert [(f.rule, f.line) for f in found_in(CustomInSurrogate())] == [("custom-autograd", line_of("custom"))]
 
 
-# a step is validated without gradients, at which torch's checkpoint warns
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@CHECKPOINT_WARNS
 def test_a_checkpoint_of_torch_s_is_told_once_and_not_as_a_step_that_fails() -> None:
     (found,) = found_in(Recomputed())
     assert "the backend's option recomputation" in found.remedy

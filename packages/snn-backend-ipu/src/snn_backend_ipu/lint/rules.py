@@ -223,7 +223,7 @@ class Findings:
 
     def at(self, place: Optional[Place]) -> bool:
         """Whether something was found at this line."""
-        return any(found == place for _, found, _ in self._found)
+        return place is not None and any(found == place for _, found, _ in self._found)
 
     def all(self) -> List[Finding]:
         return list(self._found.values())
