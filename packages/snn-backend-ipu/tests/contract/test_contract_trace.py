@@ -325,6 +325,27 @@ def test_what_forward_writes_into_an_input_stays_on_the_device(poptorch):
     assert torch.equal(x, X)
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, half: x @ half.t(),
+        lambda x, half: nn.functional.linear(x, half, half[:, 0]),
+        lambda x, half: torch.bmm(x[None], half.t()[None]),
+        lambda x, half: torch.baddbmm(half[None], x[None], x.t()[None]),
+        lambda x, half: nn.functional.conv1d(x[:, None], half[:, None]),
+        lambda x, half: x @ half[0],
+    ],
+    ids=["mm", "addmm", "bmm", "baddbmm", "convolution", "mv"],
+)
+def test_a_product_of_two_types_is_refused(poptorch, product):
+    with pytest.raises(poptorch.Error, match=r"expected operands of one type but got .*float16.*float32"):
+        infer(poptorch, lambda self, x: product(x, x.half()))
+
+
+def test_a_sum_of_two_types_is_of_the_wider(poptorch):
+    assert infer(poptorch, lambda self, x: x + x.half()).dtype == torch.float32
+
+
 def test_half_precision_rounds_each_operation_and_keeps_the_type(poptorch):
     executor = poptorch.inferenceModel(nn.Linear(3, 2).half())
     out = executor(X.half())

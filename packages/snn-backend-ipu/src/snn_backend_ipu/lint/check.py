@@ -12,6 +12,7 @@ from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_los
 from snn_backend_ipu.lint.hooks import check_backward_hooks, drop_backward_hooks
 from snn_backend_ipu.lint.host_random import drawing_lines, restored
 from snn_backend_ipu.lint.layers import check_layers
+from snn_backend_ipu.lint.precision import halved, in_half, watching_types
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
 from snn_backend_ipu.lint.watch import DEVICE, HOST, SKIPPED, Call, Watch
@@ -39,7 +40,8 @@ def check(
 ) -> List[Finding]:
     """Say what the device would refuse of a step, or do otherwise than the reference; nothing is compiled.
 
-    options: of the backend; the number of `replicas` is what matters.   samples: of the training data, where known.
+    train: its precision is what matters, and its factors.   options: of the backend; the number of `replicas` is what
+    matters.   samples: of the training data, where known.
     A step that fails on the host is one finding, with the line that raised. The step, its weights and all random
     streams are left as they were.
     """
@@ -56,6 +58,8 @@ def check(
             refused = _exception_of(lambda: probe.run(1, watched=False))
         if failed is not None and refused is None:
             failed = _check_again(probe, failed, findings, replicas)
+        if failed is None and train.precision == "fp16":
+            failed = _check_halved(probe, findings)
     if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
         return [*findings.all(), failure(refused, SKIPPED)]
     if refused is None and failed is not None:
@@ -78,11 +82,25 @@ def _check_again(probe: "_Probe", failed: Exception, findings: Findings, replica
     probe.device = HOST
     again = _exception_of(lambda: _check_runs(probe, findings, replicas))
     if again is None:
-        at = failure(failed, SKIPPED)
-        place = None if at.file is None or at.line is None else Place(at.file, at.line)
+        place = _place(failure(failed, SKIPPED))
         if not findings.at(place):  # what is wrong there may be why it fails
             findings.add("device-name", place, describe(failed))
     return again
+
+
+def _check_halved(probe: "_Probe", findings: Findings) -> Optional[Exception]:
+    """Check the types in a run in half precision. Return what failed where the reason is not the types."""
+    failed = _exception_of(probe.run_halved)
+    if failed is None or findings.has_errors():  # a value that is read in forward is read of a stand-in here
+        return None
+    if "not implemented for" in str(failed):
+        return failed
+    findings.add("mixed-precision", _place(failure(failed, SKIPPED)), describe(failed))
+    return None
+
+
+def _place(finding: Finding) -> Optional[Place]:
+    return None if finding.file is None or finding.line is None else Place(finding.file, finding.line)
 
 
 def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
@@ -158,6 +176,14 @@ class _Probe:
             find_custom_functions(results, watch.applied, self.findings)
             find_other_losses(out.objective, watch.losses, self.findings)
         return _Run(watch.calls, watch.written, results, self._gradients(out.objective) if training else ())
+
+    def run_halved(self) -> None:
+        """Forward of a copy in half precision, which looks at the types of operands alone."""
+        draws = torch.Generator().manual_seed(1)
+        x, target = _example(self.batch.x, draws), _example(self.batch.target, draws, labels=True)
+        step = halved(self.step.train())
+        with watching_types(self.findings, _forward.__code__):
+            _forward(step, in_half(x), target, None)
 
     def _gradients(self, objective: Tensor) -> Tuple[Tensor, ...]:
         self.step.zero_grad(set_to_none=True)

@@ -121,6 +121,11 @@ RULES: Dict[str, Rule] = {
         "{what} is made in the step; the device computes with 32 bits in its place", "use torch.float32", "warning"
     ),
     "complex": Rule("{what} is made in the step, and the device has no complex numbers", "keep both parts as tensors"),
+    "mixed-precision": Rule(
+        "{what}: under precision 'fp16' the operands are of two types, which torch does not take there",
+        "where a state in float32 meets a layer, convert it: layer(spikes.to(layer.weight.dtype)); or write the neuron "
+        "as a snn.Neuron, which converts at its ends",
+    ),
     "cumsum": Rule(
         "cumsum becomes a convolution on the device: its cost grows with the square of the length",
         "for a long axis add up in the time loop",
@@ -220,6 +225,10 @@ class Findings:
     def has(self, *rules: str) -> bool:
         """Whether one of these rules was broken."""
         return any(finding.rule in rules for finding in self._found.values())
+
+    def has_errors(self) -> bool:
+        """Whether something was found that `compile` refuses."""
+        return any(finding.severity == "error" for finding in self._found.values())
 
     def at(self, place: Optional[Place]) -> bool:
         """Whether something was found at this line."""

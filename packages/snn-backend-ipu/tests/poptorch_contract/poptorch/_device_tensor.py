@@ -41,6 +41,18 @@ LOSSES = {
         "triplet_margin_loss",
     )
 }
+OF_ONE_TYPE = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.mv.default,
+    aten.addmv.default,
+    aten.dot.default,
+    aten.convolution.default,
+    aten.native_layer_norm.default,
+    aten.native_group_norm.default,
+)
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 WEIGHTED = {aten.nll_loss_forward.default, aten.nll_loss2d_forward.default}
 DEVICE_TYPES = {torch.float64: torch.float32}
@@ -287,6 +299,10 @@ def check(func, args, kwargs):
         )
     if func in (aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default):
         raise compiler_error(f"{func}: the shape of the result depends on values")
+    if func in OF_ONE_TYPE:
+        kinds = {arg.dtype for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point()}
+        if len({DEVICE_TYPES.get(kind, kind) for kind in kinds}) > 1:
+            raise compiler_error(f"{func}: expected operands of one type but got {sorted(map(str, kinds))}")
     if func in INDEXED:
         masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
         # a mask alone, x[mask] = value, is a choice between two tensors
