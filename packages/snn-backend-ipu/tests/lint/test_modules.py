@@ -722,6 +722,27 @@ def test_a_setting_that_the_device_lacks_is_told_with_the_layer(setting: str) ->
         assert all(f"layer 'extra', {type(layer).__name__}" in f.message and setting in f.message for f in found)
 
 
+class Built(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(3, elementwise_affine=False)  # <- built
+        norms = [nn.LayerNorm(3, elementwise_affine=False) for _ in range(2)]
+        self.net = nn.Sequential(*norms)  # <- built in a container
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.net(self.norm(x))
+
+
+def test_a_setting_is_told_at_the_line_that_makes_the_layer() -> None:
+    found = [(finding.line, finding.message.partition(",")[0]) for finding in found_in(nn.Sequential(Built()))]
+    container = line_of("built in a container")
+    assert found == [
+        (line_of("built"), "layer '0.norm'"),
+        (container, "layer '0.net.0'"),
+        (container, "layer '0.net.1'"),
+    ]
+
+
 def test_a_loss_module_that_keeps_something_is_found() -> None:
     class Keeping(nn.Module):
         def __init__(self) -> None:

@@ -142,7 +142,7 @@ def test_operands_of_one_type_have_no_finding_and_train_on_the_contract_fake(mod
 def test_operands_of_two_types_do_not_compile_on_the_contract_fake(model: Any) -> None:
     data = [(torch.rand(5, 4), torch.tensor(0))] * 8
     program = IpuProgram(step_of(model()), snn.SGD(lr=0.1), SPEC, HALF, IpuOptions(ipu_model=True))
-    with program, pytest.raises(SnnError, match="of one type|should be the same"):  # the fake's words, or torch's
+    with program, pytest.raises(SnnError, match=r"of one type|should be the same"):  # the fake's words, or torch's
         program.train_step(next(program.loader(data, range(8), training=True)))
 
 

@@ -219,7 +219,8 @@ class Findings:
         text = RULES[rule]
         message = text.message.format(what=what)
         file, line = place if place is not None else (None, None)
-        key = (rule, place, "" if place is not None else message)
+        # one line may make several layers
+        key = (rule, place, message if place is None or rule == "layer-setting" else "")
         self._found.setdefault(key, Finding(rule, message, text.remedy, file, line, severity or text.severity))
 
     def has(self, *rules: str) -> bool:

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from snn_backend_ipu.lint.watch import SKIPPED, storage_of
 from snn_core.lower.refusal import Place
 
-__all__ = ["Change", "Held"]
+__all__ = ["Change", "Held", "made_at"]
 
 _OWN = frozenset(vars(nn.Module()))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -26,6 +26,7 @@ _DEPTH, _ITEMS = 4, 1000
 _PYTHON = os.path.dirname(os.__file__) + os.sep
 _CHANGES = ("append", "appendleft", "extend", "insert", "add", "update", "setdefault", "pop", "popleft", "clear")
 _REGISTERS = ("register_buffer", "register_parameter")
+_NOT_THE_USERS = ("torch.nn.", "snn_core.", "builtins")
 
 
 class Change(NamedTuple):
@@ -120,13 +121,30 @@ def written_at(name: str, owner: nn.Module, modules: Iterable[nn.Module]) -> Opt
     """
     for module in (owner, *modules):
         for kind in type(module).__mro__:
-            if kind.__module__.startswith(("torch.nn.", "snn_core.", "builtins")):
+            if kind.__module__.startswith(_NOT_THE_USERS):
                 continue
             functions = [f for f in vars(kind).values() if isinstance(f, FunctionType) and f.__name__ != "__init__"]
             for function in sorted(functions, key=lambda f: f.__name__ != "forward"):
                 line = next(_writing_lines(inspect.unwrap(function), name), None)
                 if line is not None:
                     return Place(function.__code__.co_filename, line)
+    return None
+
+
+def made_at(layer: str, model: nn.Module) -> Optional[Place]:
+    """The line of a user's constructor that assigns a layer, or the nearest container around it; None where none does.
+
+    layer: its path in the model, "net.0".
+    """
+    while layer:
+        parent, _, name = layer.rpartition(".")
+        for kind in type(model.get_submodule(parent)).__mro__:
+            made = inspect.unwrap(vars(kind).get("__init__", object.__init__))
+            if not kind.__module__.startswith(_NOT_THE_USERS):
+                line = next(_writing_lines(made, name), None)
+                if line is not None:
+                    return Place(made.__code__.co_filename, line)
+        layer = parent
     return None
 
 
