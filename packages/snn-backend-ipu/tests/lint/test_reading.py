@@ -173,6 +173,15 @@ class DeviceTable(Net):
         return x * {"cpu": 1.0, "cuda": 2.0}[x.device.type]  # <- device table
 
 
+class DeviceTableThenHost(Net):
+    def body(self, x: Tensor) -> Tensor:
+        x = x * {"cpu": 1.0, "cuda": 2.0}[x.device.type]  # <- table before
+        return x * HOST_SCALE  # <- host after
+
+
+HOST_SCALE = torch.ones(3)
+
+
 class DeviceBranch(Net):
     def body(self, x: Tensor) -> Tensor:
         if x.device.type == "cuda" or x.is_cpu:
@@ -485,6 +494,11 @@ def trained(program: snn.Program) -> List[float]:
     data = [(torch.rand(5, 4), torch.tensor(label)) for label in (0, 1, 2, 0, 1, 2, 0, 1)]
     with program:
         return [float(program.train_step(batch).loss) for batch in program.loader(data, range(8), training=True)]
+
+
+def test_what_comes_after_a_failure_for_the_device_s_name_is_found_too() -> None:
+    found = {finding.rule: finding.line for finding in found_in(DeviceTableThenHost())}
+    assert found == {"device-name": line_of("table before"), "host-tensor": line_of("host after")}
 
 
 # what the device refuses while it compiles; left out are .cuda(), which fails before, and two of which the fake knows

@@ -57,7 +57,7 @@ def check(
         if failed is not None and refused is None:
             refused = _exception_of(lambda: probe.run(1, watched=False))
         if failed is not None and refused is None:
-            failed = _check_again(probe, failed, findings, replicas)
+            failed = _check_again(_Probe(step, batch, findings, HOST), failed, findings, replicas)
         if failed is None and train.precision == "fp16":
             failed = _check_halved(probe, findings)
     if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
@@ -76,10 +76,9 @@ def _exception_of(call: Callable[[], object]) -> Optional[Exception]:
 
 
 def _check_again(probe: "_Probe", failed: Exception, findings: Findings, replicas: int) -> Optional[Exception]:
-    """Check a step that runs, and failed under the watch, with the host's device: if that is well, the device's name
-    was the reason. Return what failed still.
+    """Check a step that runs, and failed under the watch, where tensors give the host's device: if that is well, the
+    device's name was the reason. Return what failed still.
     """
-    probe.device = HOST
     again = _exception_of(lambda: _check_runs(probe, findings, replicas))
     if again is None:
         place = _place(failure(failed, SKIPPED))
@@ -146,13 +145,13 @@ class _Run(NamedTuple):
 
 
 class _Probe:
-    """A copy of a step on the CPU, to be run under a watch."""
+    """A copy of a step on the CPU, to be run under a watch. device: what its tensors give as theirs."""
 
-    def __init__(self, step: Step, batch: BatchSpec, findings: Findings) -> None:
+    def __init__(self, step: Step, batch: BatchSpec, findings: Findings, device: torch.device = DEVICE) -> None:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
         drop_backward_hooks(self.step)
-        self.batch, self.findings, self.ran, self.device = batch, findings, False, DEVICE
+        self.batch, self.findings, self.ran, self.device = batch, findings, False, device
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
     def held(self) -> Held:

@@ -103,8 +103,8 @@ RULES: Dict[str, Rule] = {
         "write the metric with plain arithmetic: (a - b).square().mean(); or make it a term",
     ),
     "host-tensor": Rule(
-        "{what} takes a tensor that was made outside the step and is no parameter, buffer or input, so that it is not "
-        "on the device",
+        "{what} takes a tensor that was made outside the step, or of a numpy array, and is no parameter, buffer or "
+        "input, so that it is not on the device",
         "self.register_buffer(name, tensor) in a module of the model (a loss's own buffers stay on the host), make it "
         "in forward: torch.arange(n, device=x.device), or move it there: tensor.to(x.device)",
     ),
