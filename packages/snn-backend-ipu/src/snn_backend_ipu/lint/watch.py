@@ -126,7 +126,7 @@ class _Functions(TorchFunctionMode):
             rule, what = ASKING[name]
             self.watch.report(rule, what)
             return self.watch.excuse(func, args, kwargs)
-        if name in _FROM_PYTHON and any(isinstance(v, (list, tuple)) and any(_tensors(v)) for v in args):
+        if name in _FROM_PYTHON and _holds_tensors((*args, *kwargs.values())):
             self.watch.report("host-value", f"{name}([...]) of other tensors, in place of torch.stack,")
         if name == "repeat_interleave" and isinstance(kwargs.get("repeats", args[:2][-1] if args else None), Tensor):
             self.watch.report("value-shape", "repeat_interleave with a tensor of repeats")
@@ -231,6 +231,11 @@ def _moves(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
     """Whether another device than the tensors' own is asked for."""
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, torch.device))]
     return name != "to" or any(torch.device(device).type != DEVICE.type for device in given)
+
+
+def _holds_tensors(given: Sequence[Any]) -> bool:
+    """Whether a list among these has a tensor for a number."""
+    return any(isinstance(value, (list, tuple)) and next(_tensors(value), None) is not None for value in given)
 
 
 def _here(value: Any) -> Any:
