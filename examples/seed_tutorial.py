@@ -21,6 +21,7 @@ its files are, the bundled digits otherwise. On an IPU this has not been run.
 
 import argparse
 import json
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from torch import nn
 import snn_core as snn
 from snn_core import registry
 from snn_core.backend import Backend, Program
+from snn_core.cli.output import print_error
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step
 
@@ -90,7 +92,8 @@ def train(backend: Backend, train_spec: TrainSpec, options: argparse.Namespace, 
     seconds = time.perf_counter() - began
     final = result.history[-1]
     console.print(
-        f"{result.backend}: test accuracy {100 * final['val_accuracy']:.2f} % after {result.epochs} epochs, "
+        f"{result.backend}: test accuracy {100 * final['val_accuracy']:.2f} % after {result.epochs} "
+        f"epoch{'' if result.epochs == 1 else 's'}, "
         f"{result.epochs * len(training) / seconds:,.0f} samples a second with validation and compiling"
     )
     return result
@@ -150,24 +153,30 @@ def option(text: str) -> "tuple[str, Any]":
         return name, value
 
 
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of 1 or more")
+    return int(text)
+
+
 def options_from(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="auto", help="ipu, cpu, eager or any other that `snn backends` lists")
     parser.add_argument("--options", type=option, nargs="*", default=[], metavar="NAME=VALUE", help="of the backend")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--steps-per-call", type=int, default=1, help="optimiser steps in one call of the device")
+    parser.add_argument("--steps-per-call", type=count, default=1, help="optimiser steps in one call of the device")
     parser.add_argument("--throughput", action="store_true", help="measure instead of training")
-    parser.add_argument("--calls", type=int, default=50, help="calls that are timed for each throughput")
+    parser.add_argument("--calls", type=count, default=50, help="calls that are timed for each throughput")
     parser.add_argument("--root", help="the folder above MNIST/raw, as torchvision has it")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=count, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the run, or of throughput.json")
     return parser.parse_args(arguments)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
-    options = options_from(arguments)
-    console = Console()
+def run(options: argparse.Namespace, console: Console) -> None:
+    """Train, or measure. Raises SnnError for what the backend refuses."""
     backend = registry.auto()[0] if options.backend == "auto" else registry.load(options.backend, dict(options.options))
     device = registry.require_ready(backend).detail
     spec = TrainSpec(precision=options.precision, steps_per_call=options.steps_per_call)
@@ -182,5 +191,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     (options.out / "throughput.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Return the exit code: 2 where something was refused, which the error says, as `snn` does."""
+    options = options_from(arguments)
+    try:
+        run(options, Console())
+    except snn.SnnError as exc:
+        print_error(str(exc))
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

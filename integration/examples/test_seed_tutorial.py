@@ -47,7 +47,7 @@ def test_it_is_the_tutorials_network(example: ModuleType) -> None:
 def test_one_command_trains_on_a_backend_of_choice(
     example: ModuleType, arguments: "list[str]", tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    example.main(["--backend", "eager", "--epochs", "2", "--out", str(tmp_path), *arguments])
+    assert example.main(["--backend", "eager", "--epochs", "2", "--out", str(tmp_path), *arguments]) == 0
     printed = capsys.readouterr().out
     (run,) = tmp_path.iterdir()
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -57,9 +57,38 @@ def test_one_command_trains_on_a_backend_of_choice(
     assert accuracy > 0.4
 
 
-def test_an_option_that_the_backend_does_not_have_is_refused(example: ModuleType) -> None:
-    with pytest.raises(snn.ConfigError, match="num_worker"):
-        example.main(["--backend", "eager", "--options", "num_worker=1"])
+REFUSED = {
+    "an unknown option": (["--backend", "eager", "--options", "num_worker=1"], "num_worker"),
+    "an option out of range": (["--backend", "eager", "--options", "num_workers=-1"], "num_workers is -1"),
+    "an unknown backend": (["--backend", "abacus"], "abacus"),
+    "a precision that is not declared": (["--backend", "eager", "--precision", "fp16"], "precision 'fp16'"),
+    "several steps in a call": (["--backend", "eager", "--steps-per-call", "4", "--throughput"], "steps_per_call=1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_one_line_and_no_traceback(
+    example: ModuleType, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments, says = REFUSED[name]
+    assert example.main([*arguments, "--out", str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert says in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("option", ["--calls", "--epochs", "--steps-per-call"])
+def test_a_count_of_none_is_refused(example: ModuleType, option: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        example.main(["--backend", "eager", option, "0"])
+    assert caught.value.code == 2
+    assert f"argument {option}: '0' must be a whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_one_epoch_is_one(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    example.main(["--backend", "eager", "--epochs", "1", "--out", str(tmp_path)])
+    assert "after 1 epoch," in " ".join(capsys.readouterr().out.split())
 
 
 def test_throughput_is_printed_for_every_neuron_and_declared_precision(

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from snn_backend_cpu.kernels import cache_folder
+
 PROGRAM = """
 import sys, torch, numba
 from numba.core import event
@@ -40,6 +44,43 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert run(blocked)[1] == run(tmp_path / "folder")[1]
+
+
+LOOKING = """
+from pathlib import Path
+from snn_backend_cpu.kernels import cache_folder
+first = cache_folder()
+print(first == cache_folder(), first.is_dir(), first)
+"""
+
+
+def test_a_folder_that_is_not_kept_is_removed_and_said_once(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    environment = {**os.environ, "SNN_CACHE_DIR": str(blocked)}
+    done = subprocess.run([sys.executable, "-c", LOOKING], env=environment, capture_output=True, text=True, check=True)
+    same, existed, folder = done.stdout.split()
+    assert (same, existed) == ("True", "True")
+    assert not Path(folder).exists()
+    assert done.stderr.count("set SNN_CACHE_DIR") == 1
+
+
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_chosen_folder_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setenv("SNN_CACHE_DIR", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
+
+
+def test_a_user_without_a_home_has_a_folder_while_the_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", homeless)
+    for name in ("SNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.warns(UserWarning, match="Could not determine home"):
+        assert cache_folder().is_dir()
 
 
 KEEPING = """

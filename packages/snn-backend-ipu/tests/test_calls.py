@@ -4,7 +4,7 @@ import ast
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Tuple
+from typing import Iterator, Tuple
 
 import pytest
 
@@ -82,6 +82,29 @@ def test_every_call_of_the_package_is_listed_with_its_arguments_in_order() -> No
         assert [word for word in listed if word in keywords] == list(keywords), name
 
 
+# torch's and our own objects have these too
+SHARED = {"clone", "destroy", "load", "load_state_dict", "message", "model", "options", "state_dict", "type"}
+
+
+def test_nothing_that_poptorch_alone_has_is_looked_up_past_the_list() -> None:
+    documented = {name.rpartition(".")[2] for name in SIGNATURES.SIGNATURES}
+    documented |= {member for members in SIGNATURES.VALUES.values() for member in members}
+    looked_up = set()
+    for _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                looked_up.add(node.attr)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                looked_up.add(getattr(node.args[1], "value", None))
+    assert looked_up & documented - SHARED == set()
+
+
+def test_every_listed_value_is_read() -> None:
+    texts = [node.value for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    for name in calls.VALUES:
+        assert texts.count(name) >= 2, name  # in the list, and where it is read
+
+
 def test_nothing_is_listed_that_is_not_called() -> None:
     used = {name for name, _ in calls_in_the_sources()}
     chosen = {"optim.SGD", "optim.Adam", "optim.AdamW", "optim.RMSprop"}  # by the optimiser's name
@@ -96,12 +119,3 @@ def test_an_argument_that_is_not_listed_is_refused_before_poptorch_sees_it() -> 
         calls.call("Options.syncPattern", object(), sync_pattern=1)
     with pytest.raises(KeyError):
         calls.value("OutputMode.Final")
-
-
-def test_inputs_stand_behind_the_name_of_a_file(poptorch: Any) -> None:
-    class Executor:
-        def compileAndExport(self, filename: str, *args: Any, export_model: bool = True) -> Tuple[Any, ...]:
-            return filename, args, export_model
-
-    made = calls.call("PoplarExecutor.compileAndExport", Executor(), filename="f", args=(1, 2), export_model=False)
-    assert made == ("f", (1, 2), False)

@@ -11,8 +11,8 @@ import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
 from snn_core import checkpoint
 from snn_core.backend import Backend
-from snn_core.errors import CheckpointError, ConfigError, DeviceError
-from snn_core.optimizers import SGD, Adam
+from snn_core.errors import CheckpointError, DeviceError
+from snn_core.optimizers import SGD, Adam, Optimizer
 from snn_core.testing.fit import evaluate, train, weights_of
 from snn_core.testing.nets import dense, dropout
 from snn_core.testing.trial import Trial, compiled
@@ -108,15 +108,65 @@ def test_an_evaluation_in_between_leaves_momentum_and_random_numbers_as_they_wer
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.05, momentum=0.9), Adam(lr=0.01)], ids=["sgd", "adam"])
+def test_saving_between_turns_on_shared_ipus_leaves_the_optimizer_as_it_was(optimizer: Optimizer) -> None:
+    trial = MOMENTUM.but(optimizer=optimizer)
+    results = []
+    for shared, saves in ((False, False), (True, True)):
+        model = trial.build()
+        with compiled(ipu(share_ipus=shared), trial, model) as program:
+            for _ in range(3):
+                train(program, trial.samples())
+                evaluate(program, trial.samples())
+                if saves:
+                    program.state_dict()
+            program.sync()
+        results.append(weights_of(model))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def moments(state: Any) -> Any:
+    return state["optimizer"]["state"]["ipu_state"]
+
+
+def test_a_state_is_saved_without_a_turn_on_the_device() -> None:
+    with compiled(ipu(), MOMENTUM) as program:
+        assert isinstance(program, IpuProgram)
+        train(program, MOMENTUM.samples())
+        before = program.state_dict()
+        evaluate(program, MOMENTUM.samples())
+        after = program.state_dict()
+        assert not program._training.attached
+    assert after["rng"] == before["rng"]
+    for got, want in ((after["model"], before["model"]), (moments(after), moments(before))):
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_a_program_compiled_offline_has_a_state(tmp_path: Path) -> None:
+    with compiled(IpuBackend(IpuOptions(offline=2)), MOMENTUM) as program:
+        assert isinstance(program, IpuProgram)
+        before = program.state_dict()
+        program.export(tmp_path)
+        after = program.state_dict()
+    assert all(torch.equal(after["model"][name], before["model"][name]) for name in before["model"])
+
+
 def trainer(model: Any, folder: Any, **settings: Any) -> snn.Trainer:
-    quiet = {"progress": False, "plots": False, "folder": folder, "batch_size": 4, "time_axis": 1}
-    return snn.Trainer(
-        model,
-        loss=snn.CountCrossEntropy(),
-        optimizer=SGD(lr=0.3, momentum=0.9),
-        backend=ipu(),
-        **{**quiet, **settings},
-    )
+    usual = {"progress": False, "plots": False, "folder": folder, "batch_size": 4, "time_axis": 1, "backend": ipu()}
+    mine = {"loss": snn.CountCrossEntropy(), "optimizer": SGD(lr=0.3, momentum=0.9)}
+    return snn.Trainer(model, **{**usual, **mine, **settings})
+
+
+def test_a_run_with_validation_and_momentum_is_the_references() -> None:
+    histories = []
+    for backend in (snn.EagerBackend(), ipu()):
+        trial = dense(24, dtype="float32")
+        data, held = trial.samples()[:16], trial.samples()[16:]
+        ours = trainer(trial.build(), None, backend=backend, optimizer=Adam(lr=0.01))
+        histories.append(ours.fit(data, held, epochs=4).history)
+    for want, got in zip(*histories):
+        assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-5)
+        assert got["val_loss"] == pytest.approx(want["val_loss"], rel=1e-5)
 
 
 def test_a_recoverable_failure_is_saved_and_resumed_with_the_weights_of_an_undisturbed_run(
@@ -137,6 +187,12 @@ def test_a_recoverable_failure_is_saved_and_resumed_with_the_weights_of_an_undis
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+def test_a_runtime_error_while_it_runs_is_saved_as_other_failures_are(poptorch: Any, tmp_path: Path) -> None:
+    poptorch._contract.inject("execute", RuntimeError("stream closed"), after=2)
+    with pytest.raises(DeviceError, match=r"RuntimeError: stream closed; it happened after step 2 .*state is saved"):
+        trainer(MOMENTUM.build(), tmp_path / "runs").fit(MOMENTUM.samples(), epochs=1)
+
+
 def test_after_a_failure_amid_several_steps_the_checkpoint_before_stands(poptorch: Any, tmp_path: Path) -> None:
     data = MOMENTUM.samples()
     poptorch._contract.inject("execute", poptorch.RecoverableError("link lost", "IPU_RESET"))
@@ -147,28 +203,14 @@ def test_after_a_failure_amid_several_steps_the_checkpoint_before_stands(poptorc
     assert state["loop"]["step"] == 0
 
 
-def test_an_executable_made_offline_is_loaded_instead_of_compiled(tmp_path: Path, poptorch: Any) -> None:
-    with compiled(IpuBackend(IpuOptions(offline=2)), MOMENTUM) as program:
-        assert isinstance(program, IpuProgram)
-        batch = next(iter(program.loader(MOMENTUM.samples(), range(4), training=True)))
-        with pytest.raises(ConfigError, match=r"compiled offline and has no IPU.*export"):
-            program.train_step(batch)
-        program.export(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.poptorch", "training.poptorch"]
-    results = []
-    with poptorch._contract.hardware(1):
-        for options in (IpuOptions(), IpuOptions(executables=str(tmp_path))):
-            model = MOMENTUM.build()
-            with compiled(IpuBackend(options), MOMENTUM, model) as program:
-                train(program, MOMENTUM.samples())
-                evaluate(program, MOMENTUM.samples())
-                program.sync()
-            results.append(weights_of(model))
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
-
-
-def test_a_folder_of_executables_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="which is no folder"), compiled(
-        ipu(executables=str(tmp_path / "none")), MOMENTUM
-    ):
-        pass
+def test_a_loaded_state_stands_after_a_failure(poptorch: Any) -> None:
+    trial = MOMENTUM.training(steps_per_call=3)
+    with compiled(ipu(), trial) as program:
+        start = program.state_dict()
+        poptorch._contract.inject("execute", poptorch.RecoverableError("link lost", "IPU_RESET"))
+        with pytest.raises(DeviceError, match="link lost"):
+            train(program, trial.samples())
+        program.load_state_dict(start)
+        program.sync()
+        got = program.state_dict()["model"]
+    assert all(torch.equal(got[name], start["model"][name]) for name in got)

@@ -1,12 +1,18 @@
 """What poptorch raises becomes an error that says what to do."""
 
+import importlib
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from snn_backend_ipu import calls
+import snn_core as snn
+from snn_backend_ipu import IpuBackend, IpuOptions, calls
 from snn_backend_ipu.failures import cause_of, translated
 from snn_core.errors import ConfigError, DataError, DeviceError, Unsupported
+from snn_core.testing.fit import fit
+from snn_core.testing.nets import dense
 
 
 @pytest.mark.parametrize("action", ["IPU_RESET", "PARTITION_RESET", "FULL_RESET"])
@@ -40,6 +46,26 @@ def test_misuse_of_the_python_layer_is_a_configuration(kind: type) -> None:
     assert f"{kind.__name__}: deviceIterations" in str(error)
 
 
+def test_a_runtime_error_while_it_runs_is_the_devices() -> None:
+    error = translated(RuntimeError("stream closed"), running=True)
+    assert isinstance(error, DeviceError)
+    assert "failed while it ran: RuntimeError: stream closed" in str(error)
+
+
+class FailsOnIpus(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if importlib.import_module("poptorch").isRunningOnIpu():
+            raise RuntimeError("no such kernel")
+        return x
+
+
+def test_a_forward_that_fails_under_poptorch_alone_is_told_with_its_line(poptorch: Any) -> None:
+    trial = dense(4, model=lambda: snn.Sequential(nn.Linear(6, 3), FailsOnIpus(), snn.LIF()))
+    told = r"forward fails when poptorch compiles it, at .*test_failures\.py:\d+: RuntimeError: no such kernel"
+    with pytest.raises(Unsupported, match=told):
+        fit(IpuBackend(IpuOptions(ipu_model=True)), trial)
+
+
 def test_errors_of_ours_pass_as_they_are() -> None:
     error = DataError("sample 3 is odd")
     assert translated(error) is error
@@ -66,6 +92,21 @@ def test_the_true_cause_behind_cpu_aliases_is_dug_out(poptorch: Any) -> None:
     assert isinstance(translated(hidden(poptorch.Error("no such op"))), Unsupported)
     error = DataError("sample 3 is odd")
     assert translated(hidden(error)) is error
+
+
+@pytest.mark.parametrize("kind", [IndexError, KeyError, MemoryError, OSError, ZeroDivisionError])
+def test_a_cause_of_another_kind_is_raised_itself(poptorch: Any, kind: type) -> None:
+    cause = kind("far inside")
+    poptorch._contract.inject("move", cause)
+    with pytest.raises(kind) as caught:
+        fit(IpuBackend(IpuOptions(ipu_model=True)), dense(4))
+    assert caught.value is cause
+
+
+def test_a_hidden_misuse_is_a_configuration(poptorch: Any) -> None:
+    poptorch._contract.inject("move", ValueError("a bad shape"))
+    with pytest.raises(ConfigError, match="poptorch refuses: ValueError: a bad shape; change what this names"):
+        fit(IpuBackend(IpuOptions(ipu_model=True)), dense(4))
 
 
 def test_another_unbound_name_is_not_taken_for_it() -> None:

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from importlib import metadata
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 import pytest
 
@@ -96,6 +96,41 @@ def test_too_few_ipus_are_told_how_many_it_takes(poptorch: Any) -> None:
     assert "lower replicas" in found.remedy
 
 
+THREE = {"stages": {"0": 0, "2": 1, "4": 2}, "auto_round_ipus": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "ipus"),
+    [(THREE, 4), ({"share_ipus": False}, 2), ({"share_ipus": False, **THREE}, 8)],
+    ids=["rounded", "unshared", "both"],
+)
+def test_all_the_ipus_that_a_run_holds_must_be_there(poptorch: Any, options: Dict[str, Any], ipus: int) -> None:
+    with poptorch._contract.hardware(ipus - 1):
+        found = probe(**options)
+    assert not found.ready
+    assert f"need {ipus} IPUs" in found.detail
+    with poptorch._contract.hardware(ipus):
+        assert f", {ipus} of them" in probe(**options).detail
+
+
+def test_under_poprun_a_process_needs_the_ipus_of_its_own_replicas(
+    poptorch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("INSTANCE", 1), ("INSTANCES", 2), ("REPLICAS", 8)):
+        monkeypatch.setenv(f"POPDIST_CONTRACT_{name}", str(value))
+    with poptorch._contract.hardware(2):
+        assert "need 4 IPUs (replicas 4 x 1)" in probe(popdist=True).detail
+    with poptorch._contract.hardware(4):
+        assert ", 4 of them" in probe(popdist=True).detail
+
+
+def test_popdist_without_poprun_is_not_ready(poptorch: Any) -> None:
+    with poptorch._contract.hardware(4):
+        found = probe(popdist=True)
+    assert found.detail == "popdist is True, but poprun did not start this process"
+    assert found.remedy.startswith("run it as `poprun --num-instances")
+
+
 def test_an_ipu_is_ready(poptorch: Any) -> None:
     with poptorch._contract.hardware(4):
         found = probe(replicas=2)
@@ -113,6 +148,14 @@ def test_offline_compiling_needs_no_ipu_and_says_so(poptorch: Any) -> None:
     found = probe(offline=2)
     assert found.ready
     assert found.detail.endswith("compiles for IPUs of version 2, runs on none")
+
+
+def test_popdist_where_it_is_not_installed_is_told_where_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "popdist" else find(name))
+    found = probe(popdist=True)
+    assert found.detail == "popdist is True, and the package popdist is not installed"
+    assert "SDK" in found.remedy
 
 
 def test_importing_the_package_imports_no_poptorch() -> None:

@@ -1,6 +1,7 @@
 """IpuOptions refuses what cannot be, in Python and in TOML, and says what would be right."""
 
 import dataclasses
+import inspect
 from typing import Any, Dict
 
 import pytest
@@ -20,10 +21,32 @@ REFUSED: Dict[str, Dict[str, Any]] = {
     "partials is 'half'": {"partials": "half"},
     "loss_scaling is 0": {"loss_scaling": 0},
     "loss_scaling is inf": {"loss_scaling": float("inf")},
+    "loss_scaling is nan": {"loss_scaling": float("nan")},
+    "loss_scaling is 3.0; it must be a power of two up to 2**127": {"loss_scaling": 3.0},
+    "it must be a power of two up to 2**127, such as 1024.0": {"loss_scaling": 2**2000},
     "offline is 3": {"offline": 3},
+    "offline is True": {"offline": True},
+    "offline is 2.0": {"offline": 2.0},
+    "ipu_model is 'no'; it must be True or False": {"ipu_model": "no"},
+    "popdist is 'true'": {"popdist": "true"},
+    "stochastic_rounding is 'yes'": {"stochastic_rounding": "yes"},
+    "automatic_loss_scaling is 1": {"automatic_loss_scaling": 1},
+    "floating_point_exceptions is 0": {"floating_point_exceptions": 0},
+    "auto_round_ipus is 'auto'": {"auto_round_ipus": "auto"},
+    "share_ipus is None": {"share_ipus": None},
+    "progress_bar is None": {"progress_bar": None},
+    "cache is 5; it must be the path of a folder": {"cache": 5},
+    "cache is ''": {"cache": ""},
+    "executables is ['a']": {"executables": ["a"]},
+    "stages is 'abc'; it must be names of modules": {"stages": "abc"},
+    "stages is 3": {"stages": 3},
+    "stages is {0: 0}": {"stages": {0: 0}},
+    "stages is {'0': True}": {"stages": {"0": True}},
+    "stages is {'0': -1}": {"stages": {"0": -1}},
+    "stages is {'0': 'b'}": {"stages": {"0": "b"}, "available_memory": 0.3},
     "available_memory is 1.5": {"available_memory": 1.5},
     "available_memory is {'IPU1': 0.5}": {"available_memory": {"IPU1": 0.5}},
-    "in the order in which they run": {"stages": {"0": 1, "3": 0}},
+    "IPUs 0, 1, 2, ..., with none left out": {"stages": {"0": 1, "3": 2}},
     "with none left out": {"stages": {"0": 0, "3": 2}},
     "stages is {'0': 'a'}": {"stages": {"0": "a"}},
     "replicas 3 x 1 IPUs each are 3 IPUs, and IPUs come in powers of two": {"replicas": 3},
@@ -49,6 +72,27 @@ def test_options_are_a_frozen_value() -> None:
     assert options == IpuOptions(stages={"0": 0, "3": 1})
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.replicas = 2  # type: ignore[misc]
+
+
+def test_options_are_given_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        IpuOptions(2)  # type: ignore[misc]
+    assert {p.kind for p in inspect.signature(IpuOptions).parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert dataclasses.replace(IpuOptions(replicas=2), workers=1) == IpuOptions(replicas=2, workers=1)
+
+
+def test_every_option_that_is_on_or_off_is_checked() -> None:
+    on_or_off = [field.name for field in dataclasses.fields(IpuOptions) if field.type is bool]
+    assert len(on_or_off) == 8
+    for name in on_or_off:
+        with pytest.raises(ConfigError, match=f"{name} is 'on'; it must be True or False"):
+            IpuOptions(**{name: "on"})
+
+
+@pytest.mark.parametrize("value", [1, 0.5, 1024, 2.0**127])
+def test_a_power_of_two_scales_the_loss(value: Any) -> None:
+    assert IpuOptions(loss_scaling=value).loss_scaling == value
+    assert isinstance(IpuOptions(loss_scaling=value).loss_scaling, float)
 
 
 def test_one_share_of_memory_is_that_of_every_ipu() -> None:

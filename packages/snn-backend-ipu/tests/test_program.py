@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions, IpuProgram
@@ -79,6 +79,46 @@ def test_stages_may_begin_inside_a_container() -> None:
     agree(backend(stages={"0.0": 0, "2": 1}), dense(24, model=nested).training(accumulation=3))
 
 
+class Looping(nn.Module):
+    """A loop over time that calls both layers at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.first, self.fc2, self.second = nn.Linear(6, 7), snn.LIF(), nn.Linear(7, 3), snn.LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = two = None
+        out = []
+        for current in x:
+            spikes, one = self.first.step(self.fc1(current), one)
+            spikes, two = self.second.step(self.fc2(spikes), two)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+BACKWARDS: Dict[str, Tuple[Trial, Dict[str, int], str]] = {
+    "the first module on the last IPU": (dense(12), {"2": 0, "0": 1}, "module '2' on IPU 0 runs after '0' on IPU 1"),
+    "a loop over time": (
+        dense(12, model=Looping),
+        {"fc1": 0, "fc2": 1},
+        "module 'fc1' on IPU 0 runs after 'fc2' on IPU 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_a_pipeline_that_would_go_back_is_refused(name: str) -> None:
+    trial, stages, says = BACKWARDS[name]
+    with pytest.raises(ConfigError) as caught:
+        fit(backend(stages=stages), trial.training(accumulation=3))
+    assert says in str(caught.value)
+    assert "never back" in str(caught.value)
+
+
+def test_stages_may_be_named_in_any_order() -> None:
+    agree(backend(stages={"2": 1, "0": 0}), dense(24).training(accumulation=3))
+
+
 @pytest.mark.parametrize("samples", [1, 9, 23, 24, 25])
 def test_evaluating_several_batches_in_a_call_counts_every_sample_once(samples: int) -> None:
     trial = dense(samples, terms=(Activity(), Drive())).on(backend())
@@ -122,6 +162,26 @@ def test_training_and_evaluation_take_turns_on_shared_ipus() -> None:
                 assert (program._training.attached, program._evaluation.attached) == (not shared, True)
 
 
+def test_one_ipu_is_enough_where_training_and_evaluation_share_it(poptorch: Any) -> None:
+    trial = dense(8).on(backend())
+    with poptorch._contract.hardware(1), compiled(IpuBackend(IpuOptions()), trial) as program:
+        data = trial.samples()
+        for _ in range(2):
+            train(program, data)
+            evaluate(program, data)
+        program.load_state_dict(program.state_dict())
+        train(program, data)
+
+
+def test_executors_that_share_nothing_need_a_device_each(poptorch: Any) -> None:
+    trial = dense(8).on(backend())
+    one = IpuBackend(IpuOptions(share_ipus=False))
+    with poptorch._contract.hardware(1), compiled(one, trial) as program:
+        train(program, trial.samples())
+        with pytest.raises(Unsupported, match=r"Failed to acquire 1 IPU\(s\)"):
+            evaluate(program, trial.samples())
+
+
 def test_batch_norm_counts_its_batches_on_the_host() -> None:
     trial = images(8, size=2).training(accumulation=2).on(backend())
     model = trial.build()
@@ -133,6 +193,39 @@ def test_batch_norm_counts_its_batches_on_the_host() -> None:
         train(program, trial.samples())
         program.sync()
     assert int(model.state_dict()["1.num_batches_tracked"]) == 12
+
+
+class Normed(nn.Module):
+    """A batch norm in a time loop of its own, with a second name, and a buffer whose name ends as its counter's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = self.outer = nn.BatchNorm1d(6)
+        self.register_buffer("my_num_batches_tracked", torch.tensor(3))
+        self.neuron = snn.LIF()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neuron(torch.stack([self.inner(part) for part in x]))
+
+
+def looping() -> nn.Module:
+    return snn.Sequential(Normed(), nn.Linear(6, 3), snn.LIF())
+
+
+def test_a_batch_norm_that_runs_at_each_step_counts_as_the_references() -> None:
+    trial = dense(8, model=looping, dtype="float32")
+    for one in (snn.EagerBackend(), backend()):
+        model = trial.build()
+        with compiled(one, trial, model) as program:
+            train(program, trial.samples())
+            program.sync()
+        counts = {name: int(value) for name, value in model.state_dict().items() if name.endswith("tracked")}
+        # two batches of five steps; the buffer that is the user's own stays
+        assert counts == {
+            "0.inner.num_batches_tracked": 10,
+            "0.outer.num_batches_tracked": 10,
+            "0.my_num_batches_tracked": 3,
+        }
 
 
 def counting() -> nn.Module:

@@ -348,3 +348,15 @@ def test_a_dataset_s_draws_depend_on_the_seed_and_position_not_on_the_process() 
     assert torch.equal(whole[2], read(workers=1, start=2)[0])
     assert torch.equal(whole[2], read(workers=0, start=2)[0])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_is_refused_in_one_line_wherever_it_is_read(workers: int) -> None:
+    spec = BatchSpec(4, TensorSpec((6,), "float64"), TensorSpec((), "int64"))
+    program = EagerBackend(EagerOptions(num_workers=workers)).compile(
+        Step(network(), CountCrossEntropy()), SGD(), spec, TrainSpec()
+    )
+    x, target = samples(12).tensors
+    data = TensorDataset(x, target.clone().index_fill_(0, torch.tensor([6]), 99))
+    with pytest.raises(DataError, match=r"^sample 6: [^\n]*99[^\n]*$"):
+        list(program.loader(data, range(12), training=True))

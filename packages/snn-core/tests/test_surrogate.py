@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable, Dict, List
 
@@ -33,6 +34,7 @@ from snn_core.surrogate import (
     Triangular,
     attach,
     spike,
+    spikes_by,
 )
 
 # torch before 2.1 has few operations on float16 on a CPU: not relu, and none of a layer's products
@@ -183,3 +185,13 @@ def test_the_second_use_of_a_surrogate_gives_the_same_gradient() -> None:
         spike(u, surrogate).sum().backward()
         grads.append(u.grad)
     assert torch.equal(grads[0], grads[1])
+
+
+def test_another_thread_keeps_the_references_spikes() -> None:
+    def nothing(u: Tensor, surrogate: Surrogate, fire_op: str) -> Tensor:
+        return torch.full_like(u, -1.0)
+
+    u = torch.tensor([-1.0, 1.0])
+    with spikes_by(nothing), ThreadPoolExecutor(1) as other:
+        assert torch.equal(spike(u, ATan()), torch.tensor([-1.0, -1.0]))
+        assert torch.equal(other.submit(spike, u, ATan()).result(), torch.tensor([0.0, 1.0]))

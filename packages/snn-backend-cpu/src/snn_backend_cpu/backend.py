@@ -1,13 +1,15 @@
 """The backend "cpu": the reference's program, whose neurons run as fused kernels."""
 
+import copy
 import importlib.util
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
-from snn_backend_cpu.installing import attempts, installers
+from snn_backend_cpu.installing import InTorch, plan
 from snn_backend_cpu.memory import keep_freed_memory
 from snn_backend_cpu.spikes import fused_spike
 from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health, Report
@@ -22,6 +24,10 @@ from snn_core.step import Step
 from snn_core.surrogate import spikes_by
 
 __all__ = ["CpuBackend", "CpuOptions", "CpuProgram"]
+
+
+_NAMED = 4
+"""Layers that a program's summary names at most."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,9 @@ class CpuBackend(Backend):
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, samples: int | None = None
     ) -> list[Finding]:
         found = [*super().lint(step, optimizer, batch, train, samples)]
-        refuses = self.options.not_lowered == "refuse"
-        for name, made in attempts(step.model, _width(batch)):
-            if isinstance(made, LoweringError):
-                found.append(_not_lowered(name, made, "error" if refuses else "warning"))
-        return found
+        model = copy.deepcopy(step.model)  # whose mode is not the caller's
+        layers = _by_name(layer for mode in (True, False) for layer in plan(model.train(mode), _width(batch)).in_torch)
+        return [*found, *(_finding(layer, self.options.not_lowered) for layer in layers)]
 
 
 class CpuProgram(EagerProgram):
@@ -81,12 +85,16 @@ class CpuProgram(EagerProgram):
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        kernels = installers(step.model, _width(batch), options.not_lowered)
         super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
-        for tree in (self._training.model, self._evaluation.model):
-            for name, module in tree.named_modules():
-                if name in kernels:
-                    kernels[name](module)
+        # each tree in its own mode, since a step may differ between training and evaluation
+        plans = [plan(tree.model, _width(batch)) for tree in (self._training, self._evaluation)]
+        in_torch = _by_name(layer for each in plans for layer in each.in_torch)
+        for layer in in_torch:
+            if layer.refusal is not None and options.not_lowered == "refuse":
+                raise LoweringError(f"layer {layer.layer!r}: {layer.why}; or {layer.remedy}", layer.refusal.place)
+        for each in plans:
+            each.install()
+        self.summary = _summary(in_torch)
 
     def train_step(self, batch: Batch) -> Report:
         # backward too, which may compute a part of forward again
@@ -98,10 +106,31 @@ class CpuProgram(EagerProgram):
             return super().eval_step(batch)
 
 
-def _not_lowered(name: str, refusal: LoweringError, severity: str) -> Finding:
-    file, line = refusal.place if refusal.place is not None else (None, None)
-    remedy = "or set not_lowered='eager' to run it slowly" if severity == "error" else "it runs as on eager, slowly"
-    return Finding("not-lowered", f"layer {name!r}: {refusal}", remedy, file, line, severity)
+def _by_name(layers: Iterable[InTorch]) -> list[InTorch]:
+    """Each layer once, with the first that was said of it: the trees mostly agree."""
+    found: dict[str, InTorch] = {}
+    for layer in layers:
+        found.setdefault(layer.layer, layer)
+    return list(found.values())
+
+
+def _finding(layer: InTorch, not_lowered: str) -> Finding:
+    message = f"layer {layer.layer!r}: {layer.why}"
+    if layer.refusal is None:
+        message = f"layer {layer.layer!r} ({layer.kind}) runs {layer.how} in torch: {layer.why}"
+        return Finding("in-torch", message, layer.remedy, severity="warning")
+    file, line = layer.refusal.place if layer.refusal.place is not None else (None, None)
+    if not_lowered == "refuse":
+        return Finding("not-lowered", message, f"or {layer.remedy}", file, line)
+    return Finding("not-lowered", message, "it runs as on eager, slowly", file, line, "warning")
+
+
+def _summary(in_torch: Sequence[InTorch]) -> str:
+    """One line: the layers that torch runs, empty where kernels run all."""
+    named = [f"{layer.layer!r} ({layer.kind}) {layer.how}" for layer in in_torch[:_NAMED]]
+    if len(in_torch) > len(named):
+        named.append(f"{len(in_torch) - len(named)} more")
+    return f"{', '.join(named)} in torch, the rest by kernels; snn lint says why" if named else ""
 
 
 def _width(batch: BatchSpec) -> torch.dtype:

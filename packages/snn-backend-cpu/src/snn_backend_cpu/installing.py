@@ -1,6 +1,7 @@
-"""Which of a model's temporal layers run by kernels, and how these are put into a program's copies of them."""
+"""Which of a model's temporal layers run by kernels, which by torch and why, and how kernels are put into a program."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,61 +9,128 @@ from torch import nn
 
 from snn_backend_cpu.fused import Fused
 from snn_backend_cpu.looped import Looped, can_be_looped
+from snn_backend_cpu.products import obeys_hooks
 from snn_backend_cpu.sliding import Sliding
-from snn_backend_cpu.spikes import require_lowerable
+from snn_backend_cpu.spikes import kernels_for_spikes
 from snn_core.lower import LoweringError
 from snn_core.neurons import OneToOne, Recurrent, SlidingPSN
-from snn_core.neurons.base import Neuron, SequenceLayer
+from snn_core.neurons.base import Neuron, Temporal
 
-__all__ = ["Installer", "attempts", "installers"]
-
-Installer = Callable[[Any], None]
-"""Makes a copy of the layer run by kernels."""
+__all__ = ["InTorch", "Plan", "plan"]
 
 
-def installers(model: nn.Module, dtype: torch.dtype, not_lowered: str) -> dict[str, Installer]:
-    """An installer for each layer that kernels can run, by name.
+@dataclass(frozen=True)
+class InTorch:
+    """A temporal layer that no kernel runs. layer, kind: its name and its class's.   how: "step by step", or "whole
+    sequences". why: what is in the way.   remedy: what to do.
 
-    not_lowered: "refuse" raises LoweringError for a layer that should run by them and cannot; "eager" leaves it out.
+    refusal: why there is no kernel of a layer that should have one; None where torch runs it by its nature.
     """
-    found: dict[str, Installer] = {}
-    for name, made in attempts(model, dtype):
-        if not isinstance(made, LoweringError):
-            found[name] = made
-        elif not_lowered == "refuse":
-            said = f"layer {name!r}: {made}; or set not_lowered='eager' to run it slowly"
-            raise LoweringError(said, made.place) from made
-    return found
+
+    layer: str
+    kind: str
+    how: str
+    why: str
+    remedy: str
+    refusal: LoweringError | None = None
 
 
-def attempts(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Installer | LoweringError]]:
-    """By name, the installer of each layer that should run by kernels, or why there is none."""
-    inner: set[str] = set()
-    for name, module in model.named_modules():
-        if name in inner or not isinstance(module, (Neuron, SequenceLayer)):
-            continue
-        inner.update(f"{name}.{child}" if name else child for child, _ in module.named_modules() if child)
+@dataclass(frozen=True)
+class Plan:
+    """What is to run a model's temporal layers, in the mode that it is in.
+
+    runners: for each layer of kernels the attribute that runs it, and what that is to be.   in_torch: the other layers.
+    """
+
+    runners: tuple[tuple[Temporal, str, Any], ...]
+    in_torch: tuple[InTorch, ...]
+
+    def install(self) -> None:
+        """Let kernels run the layers that they can run."""
+        for layer, attribute, runner in self.runners:
+            setattr(layer, attribute, runner)
+
+
+_NOTHING = "none needed where its time goes into products; LIF(reset_mechanism='none') is one kernel"
+_IN_THE_LOOP = "none needed where its time goes into products; Recurrent has kernels for one nn.Linear or convolution"
+
+
+class _ByNature(Exception):
+    """A layer that only torch can run. how, why, remedy: as in `InTorch`."""
+
+    def __init__(self, how: str, why: str, remedy: str) -> None:
+        super().__init__(why)
+        self.how, self.remedy = how, remedy
+
+
+def plan(model: nn.Module, dtype: torch.dtype) -> Plan:
+    """Lower each temporal layer of a model, in the mode that it is in. dtype: in which kernels compute."""
+    runners, in_torch = [], []
+    for name, layer in _layers(model):
+        kind = type(layer).__name__
         try:
-            install = _installer(module, dtype)
+            runners.append((layer, *_runner(layer, dtype)))
         except LoweringError as exc:
-            yield name, exc
-        else:
-            if install is not None:
-                yield name, install
+            how = "step by step" if isinstance(layer, Neuron) else "whole sequences"
+            in_torch.append(InTorch(name, kind, how, str(exc), "set not_lowered='eager' to run it slowly", exc))
+        except _ByNature as exc:
+            in_torch.append(InTorch(name, kind, exc.how, str(exc), exc.remedy))
+    return Plan(tuple(runners), tuple(in_torch))
 
 
-def _installer(layer: Neuron | SequenceLayer, dtype: torch.dtype) -> Installer | None:
-    """None for a layer that only torch can run."""
+def _layers(model: nn.Module) -> Iterator[tuple[str, Temporal]]:
+    """Each temporal layer that may be called, once, by its first name. A neuron inside a neuron is a part of that one's
+    step, unless it stands elsewhere too.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, Temporal) or any(name.startswith(part) for part in parts):
+            continue
+        if isinstance(module, Neuron):
+            parts.append(f"{name}." if name else "")
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield name, module
+
+
+def _runner(layer: Temporal, dtype: torch.dtype) -> tuple[str, Any]:
+    """The attribute that runs a layer, and the kernels for it. Raises LoweringError or _ByNature."""
     if type(layer) is SlidingPSN:
-        Sliding(layer, dtype)  # refused now, not at the first step
-        return lambda copied: setattr(copied, "run", Sliding(copied, dtype))
-    if isinstance(layer, SequenceLayer):
-        require_lowerable(layer)
-        return None
-    if layer.recurrence and not can_be_looped(layer) and not _one_to_one(layer):
-        return None
-    runner = Looped(layer, dtype) if can_be_looped(layer) else Fused(layer, dtype)
-    return lambda copied: setattr(copied, "runner", runner)
+        return "run", Sliding(layer, dtype)
+    if not isinstance(layer, Neuron):
+        if kernels_for_spikes(layer):
+            raise _ByNature("whole sequences", "it computes over the whole sequence itself", _NOTHING)
+        why = "it computes over the whole sequence itself, and no spike's kernel is kept for an unhashable surrogate"
+        raise _ByNature("whole sequences", why, "give the surrogate fields that can be hashed: a tuple, not a list")
+    _refuse_what_kernels_would_skip(layer)
+    if can_be_looped(layer):
+        return "runner", Looped(layer, dtype)
+    if not layer.recurrence or _one_to_one(layer):
+        return "runner", Fused(layer, dtype)
+    if _weights_inside(layer):
+        raise _ByNature("step by step", "it calls modules inside its time loop", _IN_THE_LOOP)
+    try:
+        return "runner", Fused(layer, dtype)
+    except LoweringError as exc:
+        raise _ByNature("step by step", str(exc), _IN_THE_LOOP) from exc
+
+
+def _refuse_what_kernels_would_skip(neuron: Neuron) -> None:
+    """Raise _ByNature for what is the user's own in how a neuron runs, which a kernel would leave out."""
+    if type(neuron).run is not Neuron.run:
+        raise _ByNature("step by step", "it has a `run` of its own", "write `dynamics` alone")
+    if any(obeys_hooks(module) for module in _inside(neuron)):
+        raise _ByNature("step by step", "a module inside its step has hooks", "take them off before compiling")
+
+
+def _inside(neuron: Neuron) -> Iterator[nn.Module]:
+    """The modules that a neuron's step calls; an inner neuron's own step is not called as a module."""
+    return (module for module in neuron.modules() if not isinstance(module, Temporal))
+
+
+def _weights_inside(neuron: Neuron) -> bool:
+    return any(True for _ in _inside(neuron))
 
 
 def _one_to_one(neuron: Neuron) -> bool:

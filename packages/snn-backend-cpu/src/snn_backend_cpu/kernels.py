@@ -1,11 +1,14 @@
 """Compiled kernels: printed once, compiled once for each machine, and kept on disk."""
 
+import atexit
 import functools
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +20,43 @@ Kernel = Callable[..., None]
 
 def cache_folder() -> Path:
     """Where kernels are kept: $SNN_CACHE_DIR, else the user's cache folder; a private one if that cannot be written."""
-    chosen = os.environ.get("SNN_CACHE_DIR")
-    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    base = Path(chosen) if chosen else shared / "snn-backend-cpu"
     try:
+        base = _wanted_folder()
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=base):
             pass
-    except OSError:
-        return Path(_private_folder())
+    except (OSError, RuntimeError) as exc:  # RuntimeError: the user has no home
+        return Path(_private_folder(str(exc)))
     return base
 
 
-@functools.cache
-def _private_folder() -> str:
-    return tempfile.mkdtemp(prefix="snn-backend-cpu-")
+def _wanted_folder() -> Path:
+    chosen, shared = os.environ.get("SNN_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return Path(chosen)
+    return (Path(shared) if shared else Path.home() / ".cache") / "snn-backend-cpu"
+
+
+_private: dict[int, str] = {}  # by process: a forked one must not use what its parent removes
+
+
+def _private_folder(reason: str) -> str:
+    """A folder of this process, removed when it ends."""
+    process = os.getpid()
+    if process not in _private:
+        _private[process] = tempfile.mkdtemp(prefix="snn-backend-cpu-")
+        atexit.register(_remove, process)
+        warnings.warn(
+            f"kernels are compiled again in every process, since none can be kept ({reason}); set SNN_CACHE_DIR to a "
+            "folder that can be written",
+            stacklevel=2,
+        )
+    return _private[process]
+
+
+def _remove(process: int) -> None:
+    if process == os.getpid():  # forked processes run this too
+        shutil.rmtree(_private[process], ignore_errors=True)
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Neurons that hear each other through a weight layer: products step by step, everything else by kernels.
 
 Autograd would keep some ten tensors of each step and take the weight's gradient of each step alone. Here forward keeps
-what the neurons got and sent, backward goes through the steps with the neuron's kernel and one product each, and the
-weight's gradient is one product over all steps.
+what the neurons got, backward goes through the steps with the neuron's kernel and one product each, and the weight's
+gradient is one product over all steps. What the neurons sent is computed again: the caller may have written over it.
 """
 
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _forward(loop: Loop, given: Tensors, h: Tensor, kept: Sequence[Tensor]) -> t
 
 
 class _Looped(torch.autograd.Function):
-    """Neurons over all their steps. Keeps what they sent, what they got, and every span's state."""
+    """Neurons over all their steps. Keeps what they got, and every span's state."""
 
     @staticmethod
     def forward(ctx: Any, loop: Loop, counts: tuple[int, int], *flat: Tensor) -> tuple[Tensor, ...]:
@@ -107,18 +107,18 @@ class _Looped(torch.autograd.Function):
         kept = [s.new_empty(((loop.steps - 1) // loop.span, *s.shape)) for s in given.state]
         results = _forward(loop, given, h, kept)
         ctx.loop, ctx.counts = loop, counts
-        ctx.save_for_backward(*flat[1:], results[0], h, *kept)
+        ctx.save_for_backward(*flat[1:], h, *kept)
         return results
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
-        sent, h, *kept = saved[len(needed) - 1 :]
+        h, *kept = saved[len(needed) - 1 :]
         given = Tensors.of((h, *saved[: len(needed) - 1]), ctx.counts)
         names = ctx.loop.kernels.lowered.coefficients
         learnt = tuple(name for name, need in zip(names, needed[len(needed) - len(names) :], strict=True) if need)
-        back = _Backward(ctx.loop, given, sent, kept, cotangents, learnt)
+        back = _Backward(ctx.loop, given, kept, cotangents, learnt)
         dsent = back.run()
         drive = back.dh.sum(0) if ctx.loop.static else back.dh
         weights = back.weights() if any(needed[2 + len(given.state) :][: len(given.weights)]) else ()
@@ -133,12 +133,11 @@ class _Backward:
         self,
         loop: Loop,
         given: Tensors,
-        sent: Tensor,
         kept: Sequence[Tensor],
         cotangents: Sequence[Tensor],
         learnt: tuple[str, ...],
     ) -> None:
-        self.loop, self.given, self.sent, self.kept = loop, given, sent, kept
+        self.loop, self.given, self.kept = loop, given, kept
         self.layout = loop.layout.learning(("x", *learnt))
         self.weight = given.weights[0].to(loop.multiplied)
         states = len(given.state)
@@ -147,6 +146,9 @@ class _Backward:
         self.dtraces = [d.contiguous() for d in cotangents[1 + states :]]
         self.dh = torch.empty_like(given.drive)
         self.sums = {name: torch.zeros_like(given.sent) for name in learnt}
+        # what was sent before each step, and after the last
+        self.sent = given.sent.new_empty((loop.steps + 1, *given.sent.shape))
+        self.sent[0] = given.sent
 
     def run(self) -> Tensor:
         """Fill all gradients; return that of what was sent before the first step."""
@@ -154,37 +156,36 @@ class _Backward:
         hs, dhs, traced = _rows(self.given.drive), _rows(self.dh), [_rows(d) for d in self.dtraces]
         c, own = [*map(memory, self.given.c)], [memory(t) for t in (*self.carried, *self.sums.values())]
         nothing = [np.empty(0, hs.dtype)] * len(self.carried)  # a run of one step keeps no state
-        sent = [t.to(loop.multiplied) for t in (self.given.sent, *self.sent.unbind(0)[:-1])]
+        like = self.given.sent.to(loop.multiplied)
         douts, grads = self.dsent.unbind(0), self.dh.unbind(0)
         later: Tensor | None = None  # the gradient of what a step sent by what the next one heard
         for first in reversed(range(0, loop.steps, loop.span)):
             end = min(first + loop.span, loop.steps)
-            befores = self._states(first, end, hs, c)
+            befores = self._again(first, end, hs, c)
             for t in reversed(range(first, end)):
                 dout = memory((douts[t] if later is None else douts[t] + later).contiguous())
                 arrays = [hs[t], dout, *(b[t - first] for b in befores), *nothing, *c, *(d[t] for d in traced), dhs[t]]
                 loop.kernels.backward(self.layout, 1, width, [*arrays, *own], span=1)
-                later = loop.product.to_input(grads[t].to(loop.multiplied), sent[t], self.weight).to(self.dh.dtype)
+                later = loop.product.to_input(grads[t].to(loop.multiplied), like, self.weight).to(self.dh.dtype)
         assert later is not None
         return later
 
-    def _states(self, first: int, end: int, hs: Array, c: Sequence[Array]) -> list[Array]:
-        """The states before each step of a span, computed again from the first, `[steps, width]`."""
+    def _again(self, first: int, end: int, hs: Array, c: Sequence[Array]) -> list[Array]:
+        """Compute a span again: fill what it sent, and return the states before each of its steps, `[steps, width]`."""
         loop = self.loop
         starts = self.given.state if first == 0 else [kept[first // loop.span - 1] for kept in self.kept]
-        rows = [np.empty((end - first, start.numel()), hs.dtype) for start in starts]
+        rows = [np.empty((end - first + 1, start.numel()), hs.dtype) for start in starts]
         for row, start in zip(rows, starts, strict=True):
             row[0] = memory(start)
-        if rows and end - first > 1:
-            layout = replace(loop.layout, recorded=loop.kernels.lowered.states)
-            x, out = hs[first : end - 1].reshape(-1), np.empty(rows[0][1:].size, hs.dtype)
-            last, records = [row[0].copy() for row in rows], [row[1:].reshape(-1) for row in rows]
-            loop.kernels.forward(layout, end - first - 1, rows[0][0].size, [x, out, *last, *records, *c])
+        last, records = [row[0].copy() for row in rows], [row[1:].reshape(-1) for row in rows]
+        arrays = [hs[first:end].reshape(-1), memory(self.sent[first + 1 : end + 1]), *last, *records, *c]
+        layout = replace(loop.layout, recorded=loop.kernels.lowered.states)
+        loop.kernels.forward(layout, end - first, hs.shape[1], arrays)
         return rows
 
     def weights(self) -> tuple[Tensor, ...]:
         """The gradients of weight and bias: one product over all steps."""
-        before = torch.cat((self.given.sent.unsqueeze(0), self.sent[:-1])).to(self.loop.multiplied)
+        before = self.sent[:-1].to(self.loop.multiplied)
         both = self.loop.product.to_weights(self.dh.to(self.loop.multiplied), before, self.weight)
         return both[: len(self.given.weights)]
 

@@ -1,7 +1,8 @@
 """Recurrent neurons whose connection is a weight layer, run by kernels and products: a `runner`."""
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -9,32 +10,35 @@ from torch import Tensor
 from snn_backend_cpu.fused import Kernels, lanes
 from snn_backend_cpu.loop import Loop, Tensors
 from snn_backend_cpu.printing import Layout
-from snn_backend_cpu.products import is_plain, only_taps, product_dtype, product_of
+from snn_backend_cpu.products import is_plain, obeys_hooks, product_dtype, product_of
 from snn_core.neurons import Recurrent
 from snn_core.neurons.base import Neuron, State, Unrolled, checked_state, unroll_reference, widen
 
 __all__ = ["Looped", "can_be_looped"]
 
+_HOOKED = "the connection of a Recurrent got a hook after it was compiled, so it runs step by step in torch, and slowly"
 
-def can_be_looped(neuron: Neuron) -> bool:
-    """Whether it is a `Recurrent` whose connection is one plain weight layer, `nn.Linear` or a convolution."""
-    return type(neuron) is Recurrent and is_plain(neuron.connection)
+
+def can_be_looped(neuron: Neuron) -> TypeGuard[Recurrent]:
+    """Whether it takes the step of `Recurrent` over one plain weight layer, `nn.Linear` or a convolution."""
+    if not isinstance(neuron, Recurrent) or not is_plain(neuron.connection):
+        return False
+    return all(getattr(type(neuron), name) is getattr(Recurrent, name) for name in ("dynamics", "_hear"))
 
 
 class Looped:
     """Runs a recurrent neuron with its inner neuron's step lowered. Raises LoweringError where that cannot be."""
 
-    def __init__(self, neuron: Neuron, dtype: torch.dtype) -> None:
-        assert isinstance(neuron, Recurrent)
+    def __init__(self, neuron: Recurrent, dtype: torch.dtype) -> None:
         self._kernels = Kernels(neuron.neuron, dtype)
 
     def __call__(
-        self, neuron: Neuron, x: Tensor, state: State | None, steps: int | None, wanted: Sequence[str]
+        self, neuron: Recurrent, x: Tensor, state: State | None, steps: int | None, wanted: Sequence[str]
     ) -> Unrolled:
-        assert isinstance(neuron, Recurrent)
         inner: Neuron = neuron.neuron
         connection: Any = neuron.connection
-        if not only_taps(connection):
+        if obeys_hooks(connection):  # since it was compiled: hooks of that time keep kernels away
+            warnings.warn(_HOOKED, stacklevel=2)
             return unroll_reference(neuron, x, state, steps, wanted)
         count = neuron.check_input(x, steps)
         wide = widen(x)
@@ -54,13 +58,12 @@ class Looped:
         multiplied = product_dtype(connection)
         loop = Loop(kernels, layout, product_of(connection), multiplied, count, static=steps is not None)
         out, *others = loop.run(given)
-        traces = {"spk": out, **dict(zip(layout.recorded, others[len(rest) :], strict=True))}
-        _tell_taps(connection, (sent, *out.unbind(0)[:-1]))
-        return out.to(x.dtype), (out[-1], *others[: len(rest)]), {name: traces[name] for name in wanted}
-
-
-def _tell_taps(connection: Any, inputs: Sequence[Tensor]) -> None:
-    """Let a step's taps see the connection's input of each step, as if it had been called."""
-    for hook in connection._forward_hooks.values():
-        for x in inputs:
-            hook(connection, (x.to(connection.weight.dtype),), {}, x)
+        taps = connection._forward_hooks.values()
+        # the caller may write over the output; what else holds its values gets a copy
+        spk = out.clone() if taps or "spk" in wanted else out
+        traces = {"spk": spk, **dict(zip(layout.recorded, others[len(rest) :], strict=True))}
+        for tap in taps:
+            for sent_before in (sent, *spk.unbind(0)[:-1]):
+                # as if it had been called; a tap asks the output for its shape alone, which is the input's
+                tap(connection, (sent_before.to(connection.weight.dtype),), {}, sent_before)
+        return out.to(x.dtype), (out[-1].clone(), *others[: len(rest)]), {name: traces[name] for name in wanted}

@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as modules
 
 from snn_core.recording import LayerTap
 
-__all__ = ["Product", "is_plain", "only_taps", "product_dtype", "product_of"]
+__all__ = ["Product", "is_plain", "obeys_hooks", "product_dtype", "product_of"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Product(NamedTuple):
-    """forward(x, weight, bias?); to_input(grad, x, weight), the gradient of x `[B, ...]`; to_weights(grad, x, weight),
-    those of weight and bias over a sequence `[T, B, ...]`.
+    """forward(x, weight, bias?); to_input(grad, like, weight), the gradient of x `[B, ...]`, of which only the shape
+    counts; to_weights(grad, x, weight), those of weight and bias over a sequence `[T, B, ...]`.
     """
 
     forward: Callable[..., Tensor]
@@ -29,10 +30,12 @@ def is_plain(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear or (type(layer) in _CONVOLUTIONS and layer.padding_mode == "zeros")
 
 
-def only_taps(layer: nn.Module) -> bool:
-    """Whether nobody but a step listens to it; another's hooks may change what it returns."""
+def obeys_hooks(layer: nn.Module) -> bool:
+    """Whether calling it calls somebody else too, who may change what it returns: any hook but a step's taps."""
+    of_all = (modules._global_forward_hooks, modules._global_forward_pre_hooks, modules._global_backward_hooks)
+    own = (layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     hooks = layer._forward_hooks.values()
-    return not layer._forward_pre_hooks and all(isinstance(hook, LayerTap) for hook in hooks)
+    return any((*of_all, modules._global_backward_pre_hooks, *own)) or any(not isinstance(h, LayerTap) for h in hooks)
 
 
 def product_dtype(layer: Any) -> torch.dtype:
@@ -50,7 +53,7 @@ def _linear_gradients(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, 
     return rows.T @ x.flatten(0, -2), rows.sum(0)
 
 
-_LINEAR = Product(F.linear, lambda grad, x, weight: grad @ weight, _linear_gradients)
+_LINEAR = Product(F.linear, lambda grad, like, weight: grad @ weight, _linear_gradients)
 
 
 def _convolution(layer: Any) -> Product:
@@ -68,7 +71,10 @@ def _convolution(layer: Any) -> Product:
         _, by_weight, by_bias = gradients(grad.flatten(0, 1), x.flatten(0, 1), weight, [False, True, True])
         return by_weight, by_bias
 
-    return Product(forward, lambda grad, x, weight: gradients(grad, x, weight, [True, False, False])[0], to_weights)
+    def to_input(grad: Tensor, like: Tensor, weight: Tensor) -> Tensor:
+        return gradients(grad, like, weight, [True, False, False])[0]
+
+    return Product(forward, to_input, to_weights)
 
 
 def _padding(layer: Any) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`SlidingPSN` as a neuron that remembers its last inputs: the same additions in one kernel, step by step."""
+"""`SlidingPSN` by kernels: its filter over time, then its spikes."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from snn_backend_cpu.fused import Fused
+from snn_backend_cpu.taps import filtered
 from snn_core.neurons import SlidingPSN
 from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, checked_state, widen
 from snn_core.surrogate import spike
@@ -13,25 +14,19 @@ from snn_core.surrogate import spike
 __all__ = ["Sliding"]
 
 
-class _Remembering(Neuron):
-    """The filter's weights are coefficients, the inputs that it still sees are states, oldest first."""
+class _Spiking(Neuron):
+    """The layer's spikes of a membrane, which is its input."""
 
     def __init__(self, layer: SlidingPSN) -> None:
         super().__init__()
         self.layer = layer
-        self.states = tuple(f"x{ago}" for ago in range(layer.order - 1, 0, -1))
 
     def coefficients(self) -> Coefficients:
-        weights = {f"w{i}": weight for i, weight in enumerate(self.layer.weight.unbind(0))}
-        return {**weights, "threshold": self.layer.threshold}
+        return {"threshold": self.layer.threshold}
 
     def dynamics(self, x: Tensor, state: State, c: Coefficients) -> tuple[Tensor, State]:
-        inputs = (*state, x)
-        h = c["w0"] * inputs[0]
-        for i in range(1, len(inputs)):
-            h = h + c[f"w{i}"] * inputs[i]
         firing = self.layer.firing
-        return spike(h - c["threshold"], firing.surrogate, firing.fire_op), inputs[1:]
+        return spike(x - c["threshold"], firing.surrogate, firing.fire_op), ()
 
 
 class Sliding:
@@ -39,18 +34,21 @@ class Sliding:
 
     def __init__(self, layer: SlidingPSN, dtype: torch.dtype) -> None:
         self._layer = layer
-        self._neuron = _Remembering(layer)
-        self._fused = Fused(self._neuron, dtype)
+        self._spiking = _Spiking(layer)
+        self._fused = Fused(self._spiking, dtype)
 
     def __call__(
         self, x: Tensor, state: State | None = None, steps: int | None = None, wanted: Sequence[str] = ()
     ) -> Unrolled:
-        count = self._layer.check_input(x, steps)
-        first = widen(x if steps is not None else x[0])
-        before = None
-        if state is not None:
-            before = checked_state(self._layer, state, first)[0].unbind(1)
-        out, after, _ = self._fused(self._neuron, x, before, steps, ())
-        last = torch.stack(after, dim=1) if after else first.new_zeros((first.shape[0], 0, *first.shape[1:]))
-        over_time = widen(x) if steps is None else first.expand(count, *first.shape)
-        return out, (last,), {name: over_time for name in wanted}
+        layer = self._layer
+        count = layer.check_input(x, steps)
+        over_time = widen(x if steps is None else x.unsqueeze(0).expand(count, *x.shape))
+        first = over_time[0]
+        if state is None:
+            past = over_time.new_zeros((layer.order - 1, *first.shape))
+        else:
+            past = checked_state(layer, state, first)[0].transpose(0, 1)
+        inputs = torch.cat((past, over_time))
+        h = filtered(inputs, layer.weight.to(inputs.dtype))
+        out = self._fused(self._spiking, h, None, None, ())[0]
+        return out.to(x.dtype), (inputs[count:].transpose(0, 1),), {name: over_time for name in wanted}

@@ -4,13 +4,12 @@ from typing import ClassVar, List, Optional
 
 from snn_backend_ipu import lint
 from snn_backend_ipu.health import health
-from snn_backend_ipu.layout import layout
-from snn_backend_ipu.limits import require_possible
 from snn_backend_ipu.optimizers import NAMES
 from snn_backend_ipu.options import IpuOptions
 from snn_backend_ipu.program import IpuProgram
+from snn_backend_ipu.refusals import refusals
 from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health
-from snn_core.capabilities import require_declared
+from snn_core.capabilities import require_distributed, undeclared
 from snn_core.errors import SnnError, Unsupported
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
@@ -43,12 +42,18 @@ class IpuBackend(Backend):
         return health(self.options)
 
     def compile(self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec) -> IpuProgram:
-        require_declared(self, step, optimizer, batch, train)
-        step.validate(batch, train.chunk)  # first, so that what no backend takes is refused as everywhere
-        require_possible(step.model, layout(batch, train, self.options, training=True))
+        require_distributed(self)
+        asked = undeclared(self, step, optimizer, batch, train)
+        if not asked:
+            step.validate(batch, train.chunk)  # so that what no backend takes is refused as everywhere
+        refused: List[SnnError] = [Unsupported(f"{message}; {remedy}") for message, remedy in asked]
+        refused += refusals(step, optimizer, batch, train, self.options)
         errors = [found for found in lint.check(step, batch, train, self.options) if found.severity == "error"]
-        if errors:
-            raise Unsupported("an IPU cannot run this step as it is meant:\n" + "\n".join(map(str, errors)))
+        if len(refused) == 1 and not errors:
+            raise refused[0]
+        if refused or errors:
+            kind = type(refused[0]) if refused else Unsupported
+            raise kind("an IPU cannot run this step as it is meant:\n" + "\n".join(map(str, [*refused, *errors])))
         return IpuProgram(step, optimizer, batch, train, self.options)
 
     def lint(
@@ -60,11 +65,8 @@ class IpuBackend(Backend):
         samples: Optional[int] = None,
     ) -> List[Finding]:
         found = list(super().lint(step, optimizer, batch, train, samples))
-        if not self.options.popdist:  # poprun alone knows the number of replicas
-            try:
-                require_possible(step.model, layout(batch, train, self.options, training=True))
-            except SnnError as exc:
-                found.append(Finding("refused", str(exc), "mend this first: compile refuses it"))
+        for exc in refusals(step, optimizer, batch, train, self.options):
+            found.append(Finding("refused", str(exc), "mend this first: compile refuses it"))
         # a step that fails on the host is told once
         told = {finding.message for finding in found}
         return found + [

@@ -1,14 +1,15 @@
 """Every call into poptorch and popdist, each with the names of its arguments in their order; nothing else imports them.
 
 `CALLS` is the list, and it is what runs: `call` looks a function up in it and refuses an argument that it does not
-name. Names and order are those of PopTorch 3.4's public Python sources; a test holds them against the documented ones.
+name. `VALUES` lists the attributes that are read. Names and order are those of PopTorch 3.4's public Python sources; a
+test holds them against the documented ones.
 """
 
 import contextlib
 import importlib
 from typing import Any, Dict, Iterator, Tuple
 
-from snn_backend_ipu.failures import translated
+from snn_backend_ipu.failures import ATTRIBUTES, translated
 
 __all__ = ["CALLS", "VALUES", "call", "guarded", "read", "value", "write"]
 
@@ -69,7 +70,6 @@ CALLS: Dict[str, Tuple[str, ...]] = {
     # methods of an executor, which trainingModel and inferenceModel return
     "PoplarExecutor.attachToDevice": (),
     "PoplarExecutor.compile": ("args",),
-    "PoplarExecutor.compileAndExport": ("filename", "args", "export_model"),
     "PoplarExecutor.copyWeightsToDevice": (),
     "PoplarExecutor.copyWeightsToHost": (),
     "PoplarExecutor.destroy": (),
@@ -77,6 +77,7 @@ CALLS: Dict[str, Tuple[str, ...]] = {
     "PoplarExecutor.isAttachedToDevice": (),
     "PoplarExecutor.isCompiled": (),
     "PoplarExecutor.loadExecutable": ("filename",),
+    "PoplarExecutor.save": ("filename", "export_model", "save_rng_state"),
     "PoplarExecutor.setOptimizer": ("optimizer",),
     "PoplarExecutor.__call__": ("args",),
     # methods of an optimiser and of a loader
@@ -101,6 +102,8 @@ VALUES: Tuple[str, ...] = (
     "ReductionType.Mean",
     "PoplarExecutor.rng_state",
     "__version__",
+    "optim.Optimizer.variable_attrs",
+    *ATTRIBUTES,
 )
 """Attributes of poptorch that are read, the executor's `rng_state` written too."""
 
@@ -118,8 +121,6 @@ def call(name: str, *target: Any, **arguments: Any) -> Any:
     inputs = arguments.pop("args", ())
     with guarded(running=name == "PoplarExecutor.__call__"):
         function = _found(name, *target)
-        if "filename" in arguments:  # stands before the inputs
-            inputs = (arguments.pop("filename"), *inputs)
         return function(*inputs, **arguments)
 
 
@@ -130,7 +131,7 @@ def value(name: str) -> Any:
 
 
 def read(name: str, target: Any) -> Any:
-    """The property of an object, "PoplarExecutor.rng_state"."""
+    """The property of an object, such as "PoplarExecutor.rng_state"."""
     with guarded():
         return getattr(target, _listed(name).rpartition(".")[2])
 
@@ -142,12 +143,15 @@ def write(name: str, target: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def guarded(running: bool = False) -> Iterator[None]:
-    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do. running: a step."""
+def guarded(running: bool = False, loading: bool = False) -> Iterator[None]:
+    """Give what poptorch raises inside the block its meaning: a SnnError that says what to do.
+
+    running: the block executes a step.   loading: it reads a batch.
+    """
     try:
         yield
     except Exception as exc:
-        translation = translated(exc, running)
+        translation = translated(exc, running, loading)
         if translation is exc:
             raise
         raise translation from exc

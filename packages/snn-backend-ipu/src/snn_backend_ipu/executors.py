@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from snn_backend_ipu.calls import call, read, write
 from snn_backend_ipu.optimizers import set_rate
 from snn_backend_ipu.weights import plain_state, write_state
-from snn_core.errors import ConfigError
 
-__all__ = ["EvaluationExecutor", "TrainingExecutor", "require_executables"]
+__all__ = ["EvaluationExecutor", "TrainingExecutor"]
 
 RandomState = Optional[List[int]]
 
@@ -19,7 +18,7 @@ RandomState = Optional[List[int]]
 class _Executor:
     """What both do: compile at the first batch, hold a device or not, keep weights and random numbers over that.
 
-    executable: a file of `compileAndExport` to load instead of compiling, where it exists.
+    executable: a file of `export` to load instead of compiling.
     """
 
     def __init__(self, wrapped: Any, model: nn.Module, executable: Optional[Path]) -> None:
@@ -37,7 +36,7 @@ class _Executor:
     def run(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Execute one call on inputs of the combined batch size."""
         if not self.compiled:
-            if self._executable is not None and self._executable.exists():
+            if self._executable is not None:
                 call("PoplarExecutor.loadExecutable", self._wrapped, filename=str(self._executable))
             else:
                 call("PoplarExecutor.compile", self._wrapped, args=tuple(inputs))
@@ -86,9 +85,10 @@ class _Executor:
 
     def export(self, path: Path, inputs: Sequence[Tensor]) -> None:
         """Compile for these inputs into a file that `executables` loads, on a machine with the same poptorch."""
-        call(
-            "PoplarExecutor.compileAndExport", self._wrapped, filename=str(path), args=tuple(inputs), export_model=False
-        )
+        if not self.compiled:
+            call("PoplarExecutor.compile", self._wrapped, args=tuple(inputs))
+        # without the random numbers: a run that loads it draws from its own seed
+        call("PoplarExecutor.save", self._wrapped, filename=str(path), export_model=False, save_rng_state=False)
 
     def destroy(self) -> None:
         """Give back the device and what was compiled."""
@@ -129,14 +129,18 @@ class TrainingExecutor(_Executor):
         super().__init__(wrapped, model, executable)
         self._optimizer = optimizer
 
+    def release(self) -> None:
+        if self.attached:
+            # what the host has of an optimiser's state, poptorch writes to the device at each attach: it must be of now
+            call("optim.Optimizer.state_dict", self._optimizer)
+        super().release()
+
     def set_rate(self, lr: float) -> None:
         set_rate(self._optimizer, lr)
         call("PoplarExecutor.setOptimizer", self._wrapped, optimizer=self._optimizer)
 
     def optimizer_state(self) -> Dict[str, Any]:
-        """poptorch's own, in plain values: "ipu_state", "ipu_param" and torch's groups."""
-        if self.compiled:
-            self.attach()
+        """poptorch's own, in plain values: "ipu_state", "ipu_param", torch's groups. Without a device: the last."""
         return _plain(call("optim.Optimizer.state_dict", self._optimizer))
 
     def replace_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -157,9 +161,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item) for item in value)
     return value
-
-
-def require_executables(path: Optional[Path]) -> None:
-    """Raise ConfigError for a folder of executables that is not there."""
-    if path is not None and not path.is_dir():
-        raise ConfigError(f"executables is {str(path)!r}, which is no folder; write one with IpuProgram.export(folder)")

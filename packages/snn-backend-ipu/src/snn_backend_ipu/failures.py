@@ -2,9 +2,12 @@
 
 from typing import Dict, Optional
 
-from snn_core.errors import ConfigError, DeviceError, SnnError, Unsupported
+from snn_core.errors import ConfigError, DataError, DeviceError, SnnError, Unsupported
 
-__all__ = ["cause_of", "translated"]
+__all__ = ["ATTRIBUTES", "cause_of", "translated"]
+
+ATTRIBUTES = ("Error.location", "Error.message", "RecoverableError.recovery_action")
+"""What is read of poptorch's errors: a part of `calls.VALUES`, which cannot be imported here."""
 
 _ACTIONS: Dict[str, str] = {
     "IPU_RESET": "reset the IPUs: end this process, which gives them back, and start again",
@@ -12,12 +15,15 @@ _ACTIONS: Dict[str, str] = {
     "FULL_RESET": "reset the whole IPU machine, or ask whoever runs the pod, then start again",
 }
 _MISUSE = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
+_NOT_THE_USERS = ("poptorch", "snn_backend_ipu", "snn_core", "torch")
 
 
-def translated(exc: Exception, running: bool = False) -> Exception:
-    """Return the error to raise instead of `exc`: poptorch's by its class, misuse of its Python layer, or `exc` itself.
+def translated(exc: BaseException, running: bool = False, loading: bool = False) -> BaseException:
+    """Return the error to raise instead of `exc`: poptorch's by its class, misuse of its Python layer, a forward that
+    fails under it, or what `exc` hides, which may be itself.
 
     running: the step was executing; before that, poptorch's plain errors are about what it was given.
+    loading: a batch was read.
     """
     if isinstance(exc, SnnError):
         return exc
@@ -38,9 +44,23 @@ def translated(exc: Exception, running: bool = False) -> Exception:
         return Unsupported(f"poptorch could not compile or run this: {_said(cause)}")
     if isinstance(cause, ModuleNotFoundError):
         return ConfigError(f"{cause}; `snn backends` says what is missing and what to do")
-    if isinstance(cause, _MISUSE):
-        return ConfigError(f"poptorch refuses: {type(cause).__name__}: {cause}")
-    return exc
+    if not isinstance(cause, _MISUSE):
+        return cause
+    told = f"{type(cause).__name__}: {cause}"
+    if running and isinstance(cause, RuntimeError):
+        return DeviceError(f"a call of the IPU failed while it ran: {told}", action="read the message")
+    if loading:
+        return DataError(f"the loader failed: {told}; what its processes printed, if it has some, says where")
+    place = _line_of_forward(cause)
+    if place is not None:
+        return Unsupported(
+            f"the step's forward fails when poptorch compiles it, at {place}: {told}; it may do on the host what it "
+            "cannot on an IPU: `snn lint --backend ipu` looks for that, else write this line in another way"
+        )
+    return ConfigError(
+        f"poptorch refuses: {told}; change what this names among the backend's options, the batch size, accumulation "
+        "and steps_per_call"
+    )
 
 
 def cause_of(exc: BaseException) -> BaseException:
@@ -51,8 +71,21 @@ def cause_of(exc: BaseException) -> BaseException:
     return exc
 
 
+def _line_of_forward(exc: BaseException) -> Optional[str]:
+    """The innermost line of the user's that forward had come to, as "FILE:LINE"; None where forward was not running."""
+    place, trace = None, exc.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if module == "snn_backend_ipu.modules" and place is None:
+            place = "a line of a library"
+        if place is not None and module.partition(".")[0] not in _NOT_THE_USERS:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
 def _recoverable(exc: BaseException) -> DeviceError:
-    action = str(getattr(exc, "recovery_action", "")) or "unknown"
+    action = _read(exc, "RecoverableError.recovery_action") or "unknown"
     key = action.rpartition(".")[2].upper()
     remedy = _ACTIONS.get(key, "see Graphcore's documentation of this recovery action, then start again")
     return DeviceError(
@@ -62,6 +95,13 @@ def _recoverable(exc: BaseException) -> DeviceError:
 
 def _said(exc: BaseException) -> str:
     """Message and place, as poptorch's errors carry them."""
-    message = str(getattr(exc, "message", "") or exc)
-    location = getattr(exc, "location", "")
+    message = _read(exc, "Error.message") or str(exc)
+    location = _read(exc, "Error.location")
     return f"{message} (at {location})" if location else message
+
+
+def _read(exc: BaseException, name: str) -> str:
+    """An attribute of an error, one of `ATTRIBUTES`, as text; empty where it is not there."""
+    if name not in ATTRIBUTES:
+        raise KeyError(f"{name} is not listed in ATTRIBUTES")
+    return str(getattr(exc, name.rpartition(".")[2], "") or "")

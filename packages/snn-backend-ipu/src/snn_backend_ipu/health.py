@@ -3,13 +3,15 @@
 import importlib.util
 import os
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Optional, Tuple
 
 from snn_backend_ipu import calls
+from snn_backend_ipu.layout import processes
 from snn_backend_ipu.options import IpuOptions
 from snn_core.backend import Health
-from snn_core.errors import SnnError
+from snn_core.errors import ConfigError, SnnError
 
 __all__ = ["health"]
 
@@ -22,8 +24,12 @@ _ENABLE = (
 def health(options: IpuOptions) -> Health:
     """Look, step by step, for what poptorch needs. Never raises."""
     try:
-        missing = _missing_package() or _broken_import() or _missing_device(options)
-        return missing or Health("ready", _described(options))
+        missing = _missing_package() or _broken_import() or _missing_poprun(options)
+        if missing is not None:
+            return missing
+        count, _, replicas = processes(options)
+        wanted = _Wanted(replicas // count, options)
+        return _missing_device(wanted) or Health("ready", _described(wanted))
     except Exception as exc:  # a probe never raises, and poptorch may raise anything
         return Health("unavailable", f"looking for an IPU raised {type(exc).__name__}: {exc}", _ENABLE)
 
@@ -70,17 +76,50 @@ def _explained(exc: Exception) -> Health:
     return Health("unavailable", said, remedy)
 
 
-def _missing_device(options: IpuOptions) -> Optional[Health]:
-    if options.ipu_model or options.offline is not None:
-        return None
-    wanted = options.replicas * options.ipus
-    if calls.call("ipuHardwareIsAvailable", num_ipus=wanted):
-        return None
-    if wanted > 1 and calls.call("ipuHardwareIsAvailable", num_ipus=1):
+def _missing_poprun(options: IpuOptions) -> Optional[Health]:
+    if options.popdist and importlib.util.find_spec("popdist") is None:
         return Health(
             "unavailable",
-            f"the options need {wanted} IPUs (replicas {options.replicas} x {options.ipus}), which are not here",
-            "lower replicas, use fewer stages, or attach a larger partition; `gc-info -l` lists the IPUs",
+            "popdist is True, and the package popdist is not installed",
+            f"install it from Graphcore's SDK {_SDK}, where poptorch is from, or set popdist=False",
+        )
+    try:
+        processes(options)
+    except ConfigError as exc:
+        detail, _, remedy = str(exc).partition("; ")
+        return Health("unavailable", detail, remedy)
+    return None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The IPUs that a run of this process holds at a time. replicas: of this process."""
+
+    replicas: int
+    options: IpuOptions
+
+    @property
+    def ipus(self) -> int:
+        used = self.replicas * self.options.ipus
+        reserved = 1 << (used - 1).bit_length() if self.options.auto_round_ipus else used
+        return reserved if self.options.share_ipus else 2 * reserved
+
+    def __str__(self) -> str:
+        parts = f"replicas {self.replicas} x {self.options.ipus}"
+        parts += ", rounded up to a power of two" if self.options.auto_round_ipus else ""
+        return parts if self.options.share_ipus else f"{parts}, for training and for evaluation"
+
+
+def _missing_device(wanted: _Wanted) -> Optional[Health]:
+    if wanted.options.ipu_model or wanted.options.offline is not None:
+        return None
+    if calls.call("ipuHardwareIsAvailable", num_ipus=wanted.ipus):
+        return None
+    if wanted.ipus > 1 and calls.call("ipuHardwareIsAvailable", num_ipus=1):
+        return Health(
+            "unavailable",
+            f"the options need {wanted.ipus} IPUs ({wanted}), which are not here",
+            "lower replicas, use fewer stages, share_ipus=True, or attach a larger partition; `gc-info -l` lists IPUs",
         )
     return Health(
         "unavailable",
@@ -89,7 +128,8 @@ def _missing_device(options: IpuOptions) -> Optional[Health]:
     )
 
 
-def _described(options: IpuOptions) -> str:
+def _described(wanted: _Wanted) -> str:
+    options = wanted.options
     version = f"poptorch {calls.value('__version__')}, torch {metadata.version('torch')}"
     if options.offline is not None:
         return f"{version}; compiles for IPUs of version {options.offline}, runs on none"
@@ -99,7 +139,7 @@ def _described(options: IpuOptions) -> str:
         kind = f"IPU version {calls.call('ipuHardwareVersion')}"
     except SnnError:
         kind = "IPU"
-    return f"{kind}, {options.replicas * options.ipus} of them, {version}"
+    return f"{kind}, {wanted.ipus} of them, {version}"
 
 
 def _spelt(version: Tuple[int, ...]) -> str:

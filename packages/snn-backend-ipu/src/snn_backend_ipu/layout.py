@@ -8,7 +8,7 @@ from snn_backend_ipu.options import IpuOptions
 from snn_core.errors import ConfigError
 from snn_core.specs import BatchSpec, TrainSpec
 
-__all__ = ["Layout", "layout"]
+__all__ = ["Layout", "layout", "processes"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Layout:
 
 def layout(batch: BatchSpec, train: TrainSpec, options: IpuOptions, training: bool) -> Layout:
     """The layout of a training call, or of an evaluating one. Raises ConfigError where it does not add up."""
-    processes, process, replicas = _processes(options)
+    count, process, replicas = processes(options)
     if not training:
         # each process evaluates all samples by itself, so that none has to wait for the others' results
-        return Layout(batch.size, options.iterations, replicas // processes, 1)
+        return Layout(batch.size, options.iterations, replicas // count, 1)
     if train.accumulation % replicas:
         raise ConfigError(
             f"accumulation is {train.accumulation} and there are {replicas} replicas, among which an optimiser step's "
@@ -68,7 +68,7 @@ def layout(batch: BatchSpec, train: TrainSpec, options: IpuOptions, training: bo
             f"{options.ipus} stages needs {needed} or more on each (2 x stages - 1): raise accumulation to "
             f"{needed * replicas}. " + _explained(batch, train)
         )
-    return Layout(batch.size, train.steps_per_call, replicas // processes, each, processes, process)
+    return Layout(batch.size, train.steps_per_call, replicas // count, each, count, process)
 
 
 def _explained(batch: BatchSpec, train: TrainSpec) -> str:
@@ -79,8 +79,11 @@ def _explained(batch: BatchSpec, train: TrainSpec) -> str:
     )
 
 
-def _processes(options: IpuOptions) -> "tuple[int, int, int]":
-    """How many processes there are, which this is, and how many replicas all have together."""
+def processes(options: IpuOptions) -> "tuple[int, int, int]":
+    """How many processes there are, which this is, and how many replicas all have together.
+
+    Raises ConfigError for the option popdist where poprun did not start this process.
+    """
     if not options.popdist:
         return 1, 0, options.replicas
     if not calls.call("popdist.isPopdistEnvSet"):
@@ -89,5 +92,5 @@ def _processes(options: IpuOptions) -> "tuple[int, int, int]":
             "`poprun --num-instances 2 --num-replicas 4 snn train ...`, or set popdist=False"
         )
     names = ("popdist.getNumInstances", "popdist.getInstanceIndex", "popdist.getNumTotalReplicas")
-    processes, process, replicas = (int(calls.call(name)) for name in names)
-    return processes, process, replicas
+    count, process, replicas = (int(calls.call(name)) for name in names)
+    return count, process, replicas

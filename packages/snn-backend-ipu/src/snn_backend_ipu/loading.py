@@ -1,6 +1,8 @@
 """Datasets through poptorch's loader: batches of the combined size, checked, and in evaluation filled up to it."""
 
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+import io
+import pickle
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -10,10 +12,11 @@ from snn_backend_ipu.calls import call, guarded, value
 from snn_backend_ipu.layout import Layout
 from snn_backend_ipu.options import IpuOptions
 from snn_core.batching import BatchReader
+from snn_core.errors import ConfigError
 from snn_core.losses import Loss
 from snn_core.specs import BatchSpec
 
-__all__ = ["Batch", "Batches", "TargetCheck", "keeping_random_state", "load"]
+__all__ = ["Batch", "Batches", "TargetCheck", "keeping_random_state", "load", "require_picklable"]
 
 Batch = Sequence[Tensor]
 """x, target, and in evaluation `valid` `[B]` of 0 and 1."""
@@ -119,18 +122,23 @@ def _iterate(
     dataset: "Dataset[Tuple[Tensor, ...]]", batch_size: Optional[int], settings: Any, options: IpuOptions
 ) -> Iterator[Batch]:
     with keeping_random_state():  # torch's loader draws a seed for its workers
-        loader = call(
-            "DataLoader",
-            options=settings,
-            dataset=dataset,
-            batch_size=batch_size,
-            shuffle=False,
-            num_workers=options.workers,
-            drop_last=batch_size is not None,
-            # the plan holds this process's part already
-            auto_distributed_partitioning=False,
-            mode=value(_MODES[options.loader]),
-        )
+        try:
+            loader = call(
+                "DataLoader",
+                options=settings,
+                dataset=dataset,
+                batch_size=batch_size,
+                shuffle=False,
+                num_workers=options.workers,
+                drop_last=batch_size is not None,
+                # the plan holds this process's part already
+                auto_distributed_partitioning=False,
+                mode=value(_MODES[options.loader]),
+            )
+        except Exception:
+            # now and not before: pickling takes the time that reading all of a dataset takes
+            require_picklable("the dataset", dataset, options)
+            raise
         batches = iter(loader)
     return _drained(loader, batches)
 
@@ -139,13 +147,47 @@ def _drained(loader: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
         while True:
             try:
-                with keeping_random_state(), guarded():
-                    batch = next(batches)
+                with keeping_random_state(), guarded(loading=True):
+                    batch = _next(batches)
             except StopIteration:
                 return
             yield batch
     finally:
         call("DataLoader.terminate", loader)
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    """The next batch, or its worker's error as it was raised: torch makes the whole traceback the message."""
+    try:
+        return next(batches)
+    except Exception as exc:
+        kind = type(exc)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        before, _, message = str(exc).rpartition(f"\n{name}: ")
+        if not before.startswith(f"Caught {kind.__name__} in DataLoader worker"):
+            raise
+        raise kind(message.rstrip("\n")) from exc
+
+
+def require_picklable(name: str, value: object, options: IpuOptions) -> None:
+    """Raise ConfigError where the loader reads in a process of its own, to which `value` cannot be handed."""
+    if options.loader == "sync":
+        return
+    try:
+        pickle.Pickler(_Nowhere(), protocol=4).dump(value)
+    except Exception as exc:
+        raise ConfigError(
+            f"loader is {options.loader!r}, which pickles the dataset and the loss for a process of its own, and "
+            f"{name} cannot be pickled: {exc}; write its functions and classes at the top of a module, no "
+            "lambda among them, or set loader='sync'"
+        ) from exc
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
 
 
 class keeping_random_state:
@@ -160,8 +202,3 @@ class keeping_random_state:
 
 def _filled(x: Tensor, missing: int) -> Tensor:
     return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
-
-
-def valid_samples(batch: Batch) -> List[bool]:
-    """Which samples of an evaluation's batch are real."""
-    return (batch[2] != 0).tolist()

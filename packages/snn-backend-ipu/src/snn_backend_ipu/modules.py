@@ -1,6 +1,6 @@
 """What poptorch compiles: a step on batch-first inputs that returns its numbers as one tensor."""
 
-from typing import Collection, Dict, List, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -99,24 +99,36 @@ def freeze_parameters(model: nn.Module) -> None:
                 module.register_buffer(name, parameter.data)
 
 
-def require_stages(model: nn.Module, stages: Dict[str, int], called: Collection[str]) -> None:
-    """Raise ConfigError for the name of a stage that no module has, or one that never runs as a module."""
+def require_stages(model: nn.Module, stages: Mapping[str, int], calls: Sequence[str]) -> None:
+    """Raise ConfigError for the name of a stage that no module has or that never runs as one, and for a way back.
+
+    calls: the modules by name, in the order in which they ran; the IPUs of those that begin a stage must never fall.
+    """
     names = [name for name, _ in model.named_modules() if name]
     for stage in stages:
         if stage not in names:
             raise ConfigError(
                 f"stages names the module {stage!r}, which the model does not have; it has {', '.join(names)}"
             )
-        if stage not in called:
+        if stage not in calls:
             # containers hand their children's inputs on themselves, and a neuron inside Recurrent is no call
-            running = [name for name in names if name in called]
+            running = [name for name in names if name in calls]
             raise ConfigError(
                 f"stages names the module {stage!r}, which never runs as a module, so that no stage would begin there; "
                 f"name a layer that runs: {', '.join(running)}"
             )
+    begun = [name for name in calls if name in stages]
+    for before, name in zip(begun, begun[1:]):
+        if stages[name] < stages[before]:
+            raise ConfigError(
+                f"stages is {dict(stages)}, and module {name!r} on IPU {stages[name]} runs after {before!r} on IPU "
+                f"{stages[before]}; data goes through a pipeline once, from IPU 0 up, and never back: number the IPUs "
+                "in the order in which the modules run. Of a loop over time that calls them in turn keep all on one "
+                "IPU, or let each module run over all steps before the next does, as snn.Sequential lets it"
+            )
 
 
-def begin_stages(model: nn.Module, stages: Dict[str, int]) -> None:
+def begin_stages(model: nn.Module, stages: Mapping[str, int]) -> None:
     """Begin a block at each module of `stages`, by its name."""
     modules = dict(model.named_modules())
     for name, ipu in stages.items():

@@ -1,12 +1,14 @@
 """How large the graph is that poptorch compiles: the time loop is unrolled, and its nodes are what compiling costs."""
 
 import copy
+import hashlib
+import re
 import warnings
 from collections import Counter
-from typing import Dict, FrozenSet, NamedTuple, Optional, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snn_backend_ipu.loading import keeping_random_state
 from snn_backend_ipu.modules import TrainingModule
@@ -21,21 +23,26 @@ _FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
 
 class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
-    first.   classified: whether the loss counts right answers.   called: names of the model's modules that ran.
+    first.   classified: whether the loss counts right answers.   calls: the model's modules by name, as they ran.
+    counted: by how much one forward raises each counter of a batch norm, by the buffer's name.
+    digest: the same in every process for the same operations, shapes and constants.
     """
 
     total: int
     kinds: Dict[str, int]
     classified: bool
-    called: FrozenSet[str]
+    calls: Tuple[str, ...]
+    counted: Dict[str, int]
+    digest: str
 
 
 def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     """Trace a copy of the step on the CPU, on zeros, as poptorch runs it: once, for its shapes."""
     module = TrainingModule(copy.deepcopy(step).cpu().float().train(), batch, marked=False)
-    called: Set[str] = set()
+    calls: List[str] = []
     for name, inner in module.step.model.named_modules():
-        inner.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        inner.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+    before = _counters(module.step.model)
     inputs = [_zeros(batch.x, batch.size), _zeros(batch.target, batch.size)]
     controls = _control_rows(step, batch.size)
     if controls is not None:
@@ -44,9 +51,34 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
         # of values that a trace freezes: lint has told of them, with the line
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
-    kinds = Counter(node.kind() for node in traced.inlined_graph.nodes())
+    graph = traced.inlined_graph
+    kinds = Counter(node.kind() for node in graph.nodes())
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
-    return Nodes(sum(kept.values()), kept, module.classified, frozenset(called))
+    counted = {name: count - before[name] for name, count in _counters(module.step.model).items()}
+    return Nodes(sum(kept.values()), kept, module.classified, tuple(calls), counted, _digest(graph))
+
+
+def _digest(graph: Any) -> str:
+    # names of classes differ with the module that a script is imported as, and with what was traced before
+    found = hashlib.sha256(re.sub(r"__torch__[\w.]+", "", graph.str(False)).encode())
+    for node in graph.findAllNodes("prim::Constant"):
+        value = getattr(node, node.kindOf("value"))("value") if node.hasAttribute("value") else None
+        # the text has six digits of a number, and nothing of a long tensor
+        found.update(_bytes(value) if isinstance(value, Tensor) else repr(value).encode())
+    return found.hexdigest()
+
+
+def _bytes(constant: Tensor) -> bytes:
+    return bytes(constant.detach().reshape(-1).contiguous().view(torch.uint8).numpy())
+
+
+def _counters(model: nn.Module) -> Dict[str, int]:
+    """What the batch norms have counted, by the names that a state_dict gives it."""
+    return {
+        f"{name}.num_batches_tracked".lstrip("."): int(module.num_batches_tracked)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.num_batches_tracked is not None
+    }
 
 
 def _control_rows(step: Step, size: int) -> Optional[Tensor]:

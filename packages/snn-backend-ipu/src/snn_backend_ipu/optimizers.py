@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from snn_backend_ipu.calls import call
+from snn_backend_ipu.calls import call, read
 from snn_backend_ipu.options import IpuOptions
 from snn_core.errors import CheckpointError
 from snn_core.optimizers import Optimizer
@@ -41,7 +41,8 @@ def build(
     defaults = {**_DEFAULTS, "weight_decay": 0.01 if spec.name == "adamw" else 0.0}
     given = {name: value for name, value in settings.items() if value != defaults.get(name)}
     optimizer: Any = call(_CLASSES[spec.name], params=parameters, lr=spec.lr, **given)
-    call("optim.VariableAttributes.markAsVariable", optimizer.variable_attrs, attr="lr")
+    variable = read("optim.Optimizer.variable_attrs", optimizer)
+    call("optim.VariableAttributes.markAsVariable", variable, attr="lr")
     return optimizer
 
 

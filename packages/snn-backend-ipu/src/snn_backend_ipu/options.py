@@ -1,7 +1,10 @@
 """Everything about an IPU that is not part of training: one frozen value, the same in Python and in TOML."""
 
-from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional
+import functools
+import inspect
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Dict, Mapping, Optional, Type, TypeVar
 
 from snn_core.errors import ConfigError
 
@@ -13,22 +16,44 @@ _CHOICES: Dict[str, "tuple[str, ...]"] = {
     "partials": ("float32", "float16"),
     "accumulator": ("float32", "float16"),
 }
+_FOLDERS = ("cache", "executables")
+# the device's loss is float32, whose largest power of two this is
+_LARGEST_SCALING = 2.0**127
+
+T = TypeVar("T")
 
 
+def _keyword_only(kind: Type[T]) -> Type[T]:
+    """Let a dataclass be made by keywords alone, as `kw_only` does from Python 3.10 on."""
+    made = kind.__init__
+    parameters = inspect.signature(made).parameters.values()
+    named = [p if p.name == "self" else p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+
+    @functools.wraps(made)
+    def __init__(self: T, **options: Any) -> None:
+        made(self, **options)
+
+    __init__.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    kind.__init__ = __init__  # type: ignore[assignment]
+    return kind
+
+
+@_keyword_only
 @dataclass(frozen=True)
 class IpuOptions:
-    """How a program uses IPUs. Raises ConfigError for a value out of range.
+    """How a program uses IPUs, by keyword. Raises ConfigError for a value of another type or out of range.
 
     replicas: copies of the model, each on IPUs of its own; an optimiser step's micro-batches (`accumulation`) are
     shared out among them.   stages: which IPU the layers from a module on run on, by the module's name, such as
-    {"0": 0, "3": 1}; several make a pipeline.   auto_round_ipus: take more IPUs than are used, up to a power of two.
+    {"2": 0, "4": 1}; several make a pipeline.   auto_round_ipus: take more IPUs than are used, up to a power of two.
     evaluation_iterations: batches that one call evaluates (default 1, or as many as there are stages).
     share_ipus: training and evaluation take turns on the same IPUs; False gives each its own.
     recomputation: what the backward pass computes again to save memory: "default" is poptorch's choice.
     available_memory: the share of an IPU's memory, above 0 up to 1, that a product may use while it runs; one number or
     one for each IPU ("IPU0").   stochastic_rounding: of float16 results.   partials: the type of products' sums.
-    accumulator: the type of summed gradients.   loss_scaling: a factor of the loss that keeps small float16 gradients.
-    automatic_loss_scaling: let poptorch find it.   floating_point_exceptions: stop at a NaN or an overflow.
+    accumulator: the type of summed gradients.   loss_scaling: a power of two that multiplies the loss, so that small
+    float16 gradients are kept.   automatic_loss_scaling: let poptorch find it.
+    floating_point_exceptions: stop at a NaN or an overflow.
     cache: the folder that keeps compiled executables, for the next process.   executables: the folder from which
     `training.poptorch` and `evaluation.poptorch` are loaded instead of being compiled.
     offline: compile without an IPU, for IPUs of this version (1 or 2); such a program can be exported, not run.
@@ -66,11 +91,19 @@ class IpuOptions:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 _refuse(name, getattr(self, name), f"one of {', '.join(map(repr, allowed))}")
-        if not _is_number(self.loss_scaling) or not 0 < self.loss_scaling < float("inf"):
-            _refuse("loss_scaling", self.loss_scaling, "a finite number above 0")
-        if self.offline not in (None, 1, 2):
+        for option in fields(self):
+            if option.type is bool and not isinstance(getattr(self, option.name), bool):
+                _refuse(option.name, getattr(self, option.name), "True or False")
+        for name in _FOLDERS:
+            folder = getattr(self, name)
+            if folder is not None and not (isinstance(folder, str) and folder):
+                _refuse(name, folder, "the path of a folder as text, or None")
+        if not _is_scaling(self.loss_scaling):
+            _refuse("loss_scaling", self.loss_scaling, "a power of two up to 2**127, such as 1024.0: it rounds nothing")
+        if self.offline is not None and (not _is_whole(self.offline) or self.offline not in (1, 2)):
             _refuse("offline", self.offline, "the version of the IPU, 1 or 2, or None to run on one")
-        object.__setattr__(self, "stages", dict(self.stages))
+        object.__setattr__(self, "loss_scaling", float(self.loss_scaling))
+        object.__setattr__(self, "stages", _stages(self.stages))
         object.__setattr__(self, "available_memory", self._memory())
         self._check_stages()
         self._check_together()
@@ -97,14 +130,9 @@ class IpuOptions:
         return {name: float(share) for name, share in shares.items()}
 
     def _check_stages(self) -> None:
-        ipus = list(self.stages.values())
-        if not all(isinstance(ipu, int) and not isinstance(ipu, bool) and ipu >= 0 for ipu in ipus):
-            _refuse("stages", self.stages, "names of modules with the numbers of their IPUs, from 0")
-        if ipus and (ipus != sorted(ipus) or sorted(set(ipus)) != list(range(max(ipus) + 1))):
-            raise ConfigError(
-                f"stages is {self.stages}; the modules must be in the order in which they run, on IPUs 0, 1, 2, ..., "
-                "with none left out and no way back"
-            )
+        begun = sorted(set(self.stages.values()))
+        if begun != list(range(len(begun))):
+            raise ConfigError(f"stages is {self.stages}; it must use IPUs 0, 1, 2, ..., with none left out")
         used = self.replicas * self.ipus
         if used & (used - 1) and not self.auto_round_ipus and not self.popdist:
             raise ConfigError(
@@ -136,8 +164,26 @@ class IpuOptions:
 def _require_count(name: str, got: Any, least: int, optional: bool) -> None:
     if optional and got is None:
         return
-    if not isinstance(got, int) or isinstance(got, bool) or got < least:
+    if not _is_whole(got) or got < least:
         _refuse(name, got, f"a whole number of {least} or more")
+
+
+def _stages(given: Any) -> Dict[str, int]:
+    fits = isinstance(given, Mapping) and all(
+        isinstance(name, str) and _is_whole(ipu) and ipu >= 0 for name, ipu in given.items()
+    )
+    if not fits:
+        _refuse("stages", given, 'names of modules with the numbers of their IPUs, from 0: {"2": 0, "4": 1}')
+    return dict(given)
+
+
+def _is_scaling(value: Any) -> bool:
+    """Whether it is a power of two that float32 has."""
+    return _is_number(value) and 0 < value <= _LARGEST_SCALING and math.frexp(value)[0] == 0.5
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -8,17 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
-from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, require_executables
+from snn_backend_ipu.executables import FILES, description, write_manifest
+from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
-from snn_backend_ipu.modules import (
-    EvaluationModule,
-    TrainingModule,
-    begin_stages,
-    freeze_parameters,
-    halve,
-    require_stages,
-)
+from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters, halve
 from snn_backend_ipu.nodes import Nodes, count_nodes
 from snn_backend_ipu.optimizers import has_accumulated, saved_rate
 from snn_backend_ipu.options import IpuOptions
@@ -35,7 +29,6 @@ from snn_core.step import Step
 __all__ = ["IpuProgram"]
 
 _FORMAT = "poptorch"
-_COUNTER = "num_batches_tracked"
 
 
 class IpuProgram(Program):
@@ -53,11 +46,9 @@ class IpuProgram(Program):
         self._cuts = {training: layout(batch, train, options, training) for training in (True, False)}
         self._pristine = copy.deepcopy(step).cpu()
         self.nodes: Nodes = count_nodes(self._pristine, batch)
-        require_stages(self._pristine.model, dict(options.stages), self.nodes.called)
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
         self._folder = None if options.executables is None else Path(options.executables)
-        require_executables(self._folder)
         with keeping_random_state():
             # each executor keeps the settings that it was made with, and the loaders are given the same
             self._settings = {
@@ -69,7 +60,7 @@ class IpuProgram(Program):
         self._controls = {name: float(value) for name, value in step.controls.items()}
         self._rows: Dict[bool, Optional[Tensor]] = {}
         self._lr = optimizer.lr
-        self._counted = 0
+        self._forwards = 0
         self._stale = False
         self._failed: Optional[DeviceError] = None
         self._closed = False
@@ -80,14 +71,14 @@ class IpuProgram(Program):
         if self._half is not None:
             halve(tree.model)
         freeze_parameters(tree.model)
-        begin_stages(tree.model, dict(self._options.stages))
+        begin_stages(tree.model, self._options.stages)
         return tree
 
     def _make_training(self) -> TrainingExecutor:
         tree = self._tree(training=True)
         module = TrainingModule(tree, self._batch)
         optimizer = self._make_optimizer(tree.model)
-        return TrainingExecutor(module, tree.model, self._settings[True], optimizer, self._file("training"))
+        return TrainingExecutor(module, tree.model, self._settings[True], optimizer, self._file(True))
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -96,10 +87,10 @@ class IpuProgram(Program):
     def _make_evaluation(self) -> EvaluationExecutor:
         tree = self._tree(training=False)
         module = EvaluationModule(tree, self._batch)
-        return EvaluationExecutor(module, tree.model, self._settings[False], self._file("evaluation"))
+        return EvaluationExecutor(module, tree.model, self._settings[False], self._file(False))
 
-    def _file(self, name: str) -> Optional[Path]:
-        return None if self._folder is None else self._folder / f"{name}.poptorch"
+    def _file(self, training: bool) -> Optional[Path]:
+        return None if self._folder is None else self._folder / FILES[training]
 
     def loader(
         self, dataset: Any, order: Sequence[int], *, training: bool, start: int = 0, seed: int = 0
@@ -139,7 +130,7 @@ class IpuProgram(Program):
             # after some of the call's steps the weights are nobody's: of no step that the trainer knows
             self._failed = exc if cut.iterations > 1 else None
             raise
-        self._counted += cut.iterations * cut.accumulation
+        self._forwards += cut.iterations * cut.accumulation
         return report(rows, self._source, self.nodes.classified, cut.iterations)
 
     def eval_step(self, batch: Batch) -> Report:
@@ -192,8 +183,6 @@ class IpuProgram(Program):
     def state_dict(self) -> Dict[str, Any]:
         self._require_open()
         with keeping_random_state():
-            if self._training.compiled and self._options.offline is None:
-                self._take_turns(training=True)
             state = {
                 "model": self._weights(),
                 "optimizer": {"name": self._spec.name, "state": self._training.optimizer_state()},
@@ -211,7 +200,7 @@ class IpuProgram(Program):
             self._wide.replace(weights)
             self._training.load(weights)
             self._training.restore_random(state["rng"].get("training") if ours else None)
-        self._counted, self._stale = 0, True
+        self._forwards, self._stale, self._failed = 0, True, None
         for name, value in state.get("controls", {}).items():
             self.set_control(name, value)
 
@@ -235,8 +224,8 @@ class IpuProgram(Program):
             raise self._failed
         weights = self._wide.follow(self._training.weights())
         # an integer on the device is a constant, so the host counts for batch norm
-        counted = {name: value + self._counted for name, value in weights.items() if name.endswith(_COUNTER)}
-        return {**weights, **counted}
+        counted = self.nodes.counted.items()
+        return {**weights, **{name: weights[name] + self._forwards * count for name, count in counted}}
 
     def sync(self) -> None:
         self._require_open()
@@ -249,7 +238,9 @@ class IpuProgram(Program):
     def export(self, folder: Union[str, Path]) -> None:
         """Compile training and evaluation into files in `folder`, which the option `executables` loads.
 
-        For the same poptorch alone. With the option `offline` no IPU is needed. Raises Unsupported where it fails.
+        For the same poptorch alone, and a run with the same model, loss, terms, shapes and options, which are written
+        beside them; weights, learning rate and seed are that run's own. With the option `offline` no IPU is needed.
+        Raises Unsupported where it fails.
         """
         self._require_open()
         folder = Path(folder)
@@ -259,8 +250,12 @@ class IpuProgram(Program):
                 count = self._cuts[training].combined
                 tensors = [self._zeros(self._batch.x, count), self._zeros(self._batch.target, count)]
                 tensors += [] if training else [torch.ones(count)]
-                name = "training" if training else "evaluation"
-                executor.export(folder / f"{name}.poptorch", self._inputs(tuple(tensors), training))
+                executor.export(folder / FILES[training], self._inputs(tuple(tensors), training))
+        write_manifest(folder, self._described())
+
+    def _described(self) -> Dict[str, Any]:
+        model = self._pristine.model
+        return description(model, self.nodes, self._batch, self._train, self._spec, self._options, self._cuts)
 
     def _zeros(self, spec: TensorSpec, count: int) -> Tensor:
         zeros = torch.zeros((count, *spec.shape), dtype=getattr(torch, spec.dtype))

@@ -73,6 +73,46 @@ def test_a_stage_without_an_ipu_is_refused(poptorch):
         train(poptorch, model)
 
 
+def test_a_stage_before_that_of_what_it_reads_is_refused_in_a_pipeline(poptorch):
+    with pytest.raises(poptorch.Error, match="on pipeline stage 0 consumes a tensor that is produced on stage 1"):
+        train(poptorch, staged(poptorch, "second", "first"), 3)
+    train(poptorch, staged(poptorch, "second", "first"), 3, poptorch.ShardedExecution())
+
+
+class Looped(Net):
+    """Each step goes through both layers; what lies between two blocks belongs to the one before."""
+
+    def forward(self, x, y):
+        out = [self.second(self.first(x[:, t : t + 1])) for t in range(x.shape[1])]
+        total = torch.stack(out).sum(0)
+        return total, functional.cross_entropy(total, y)
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(1, 2)
+
+
+def test_a_loop_over_stages_goes_back_and_is_refused(poptorch):
+    model = Looped()
+    poptorch.BeginBlock(model.first, "first", 0)
+    poptorch.BeginBlock(model.second, "second", 1)
+    with pytest.raises(poptorch.Error, match="on pipeline stage 0 consumes a tensor that is produced on stage 1"):
+        train(poptorch, model, 3)
+
+
+def test_a_loop_within_each_stage_is_no_way_back(poptorch):
+    class Layerwise(Looped):
+        def forward(self, x, y):
+            hidden = [self.first(x[:, t : t + 1]) for t in range(x.shape[1])]
+            total = torch.stack([self.second(h) for h in hidden]).sum(0)
+            return total, functional.cross_entropy(total, y)
+
+    model = Layerwise()
+    poptorch.BeginBlock(model.first, "first", 0)
+    poptorch.BeginBlock(model.second, "second", 1)
+    train(poptorch, model, 3)
+
+
 def test_a_module_begins_one_block(poptorch):
     with pytest.raises(poptorch.Error, match="already been assigned"):
         poptorch.BeginBlock(poptorch.BeginBlock(nn.Identity(), "a"), "b")
@@ -107,6 +147,27 @@ def test_replicas_of_a_pipeline_need_ipus_for_each_stage(poptorch, monkeypatch):
         train(poptorch, staged(poptorch, "first", "second"), 3, replicationFactor=2)
         with pytest.raises(poptorch.Error, match=r"Failed to acquire 8 IPU\(s\)"):
             train(poptorch, staged(poptorch, "first", "second"), 3, replicationFactor=4)
+
+
+def test_an_attached_executor_holds_its_ipus_until_it_gives_them_back(poptorch, monkeypatch):
+    monkeypatch.setenv("POPTORCH_IPU_MODEL", "0")
+    with poptorch._contract.hardware(2):
+        one = train(poptorch, Net())
+        other = train(poptorch, Net())
+        with pytest.raises(poptorch.Error, match=r"Failed to acquire 1 IPU\(s\)"):
+            train(poptorch, Net())
+        one.detachFromDevice()
+        third = train(poptorch, Net())
+        with pytest.raises(poptorch.Error, match=r"Failed to acquire 1 IPU\(s\)"):
+            one.attachToDevice()
+        third.destroy()
+        one.attachToDevice()
+        assert [run.isAttachedToDevice() for run in (one, other, third)] == [True, True, False]
+
+
+def test_the_ipu_model_is_never_taken(poptorch):
+    held = [train(poptorch, Net()) for _ in range(3)]
+    assert all(executor.isAttachedToDevice() for executor in held)
 
 
 def test_without_hardware_only_the_ipu_model_runs(poptorch, monkeypatch):
@@ -164,6 +225,31 @@ def test_an_executable_of_another_version_is_refused(poptorch, tmp_path):
     executor.destroy()
     with pytest.raises(poptorch.Error, match=r"it is of version 3\.3\.0"):
         poptorch.trainingModel(Net()).loadExecutable(str(path))
+
+
+class Deeper(Net):
+    def forward(self, x, y):
+        out, loss = super().forward(x, y)
+        return out + 1, loss
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "setters", "what"),
+    [
+        (Deeper, "SGD", {}, "graph"),
+        (Net, "Adam", {}, "optimizer"),
+        (Net, "SGD", {"deviceIterations": 2}, "batch"),
+    ],
+)
+def test_an_executable_of_something_else_is_refused(poptorch, tmp_path, model, optimizer, setters, what):
+    path = tmp_path / "net.popef"
+    exported(poptorch, path)
+    mine, options = model(), poptorch.Options()
+    for name, value in setters.items():
+        getattr(options, name)(value)
+    executor = poptorch.trainingModel(mine, options, getattr(poptorch.optim, optimizer)(mine.parameters(), lr=0.1))
+    with pytest.raises(poptorch.Error, match=f"was compiled for another {what}"):
+        executor.loadExecutable(str(path))
 
 
 def test_a_model_exported_with_its_executable_can_be_loaded_alone(poptorch, tmp_path):

@@ -73,6 +73,16 @@ def test_an_asynchronous_loader_cannot_keep_the_short_batch(poptorch):
         poptorch.DataLoader(poptorch.Options(), DATA, batch_size=4, mode=poptorch.DataLoaderMode.Async, drop_last=False)
 
 
+@pytest.mark.parametrize("mode", ["Async", "AsyncRebatched"])
+def test_what_cannot_be_pickled_reaches_no_asynchronous_worker(poptorch, mode):
+    class Local(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+    with pytest.raises(AttributeError, match="Can't pickle local object"):
+        poptorch.DataLoader(poptorch.Options(), Local(), batch_size=2, mode=getattr(poptorch.DataLoaderMode, mode))
+
+
 def test_a_second_accessor_is_refused(poptorch):
     loader = poptorch.DataLoader(poptorch.Options(), DATA, mode=poptorch.DataLoaderMode.Async)
     with pytest.raises(poptorch.Error, match="already uses an AsynchronousDataAccessor"):

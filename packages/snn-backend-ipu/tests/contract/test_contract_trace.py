@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,12 +90,34 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         (lambda self, x: x.cpu(), "Illegal move to CPU"),
         (lambda self, x: x.to("cpu") + 1, "Illegal move to CPU"),
         (lambda self, x: x.nonzero(), "depends on values"),
-        (lambda self, x: x[x > 0], "values|item"),
+        (lambda self, x: x[x > 0], "tensor masks is unsupported"),
+        (lambda self, x: x.clone().__setitem__((slice(None), self.weight > 0), 1.0), "tensor masks is unsupported"),
         (lambda self, x: x + HOST, "Expected an IPU tensor"),
+        (lambda self, x: x + torch.from_numpy(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x + torch.tensor(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x + len(str(x)), "Illegal move to CPU"),
+        (lambda self, x: nn.functional.one_hot(x.argmax(-1)), "num_classes must be given"),
         (lambda self, x: nn.functional.max_pool2d(x[None], 2, return_indices=True)[1], "return_indices"),
         (lambda self, x: nn.functional.nll_loss(x, x[:, 0].long() * 0, torch.ones_like(self.weight)), "each class"),
     ],
-    ids=["item", "if", "float", "slice", "cpu", "to", "nonzero", "mask", "host", "indices", "class-weight"],
+    ids=[
+        "item",
+        "if",
+        "float",
+        "slice",
+        "cpu",
+        "to",
+        "nonzero",
+        "mask",
+        "mask-beside",
+        "host",
+        "numpy",
+        "of-numpy",
+        "text",
+        "one-hot",
+        "indices",
+        "class-weight",
+    ],
 )
 def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
     with pytest.raises(poptorch.Error, match=message):
@@ -105,6 +128,29 @@ def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
 def test_a_traced_tensor_gives_no_values_to_python(poptorch, method):
     with pytest.raises(RuntimeError, match=method):
         infer(poptorch, lambda self, x: x + torch.tensor(getattr(x, method)()))
+
+
+@pytest.mark.parametrize("move", [lambda x: HOST.to(x.device), lambda x: HOST.to(x)])
+def test_a_host_s_tensor_that_is_moved_is_a_constant_of_the_device(poptorch, move):
+    assert torch.equal(infer(poptorch, lambda self, x: x + 2 * move(x)), X + 2)
+
+
+def test_a_host_s_tensors_are_computed_on_the_host_and_moved_after_it(poptorch):
+    assert torch.equal(infer(poptorch, lambda self, x: x + (HOST * 2 + HOST).to(x.device)), X + 3)
+
+
+def test_one_hot_of_a_given_number_of_classes_is_torch_s(poptorch):
+    out = infer(poptorch, lambda self, x: nn.functional.one_hot(x.argmax(-1), 3))
+    assert torch.equal(out.long(), nn.functional.one_hot(X.argmax(-1), 3))
+
+
+def test_a_write_by_a_mask_alone_is_a_choice_between_tensors(poptorch):
+    def clipped(self, x):
+        y = x.clone()
+        y[x > 0] = 0.5
+        return y
+
+    assert torch.equal(infer(poptorch, clipped), torch.where(X > 0, torch.tensor(0.5), X))
 
 
 def test_tensors_made_in_forward_are_the_devices(poptorch):
@@ -277,6 +323,27 @@ def test_what_forward_writes_into_an_input_stays_on_the_device(poptorch):
     x = X.clone()
     assert torch.equal(infer(poptorch, lambda self, x: x.mul_(2), x), 2 * X)
     assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, half: x @ half.t(),
+        lambda x, half: nn.functional.linear(x, half, half[:, 0]),
+        lambda x, half: torch.bmm(x[None], half.t()[None]),
+        lambda x, half: torch.baddbmm(half[None], x[None], x.t()[None]),
+        lambda x, half: nn.functional.conv1d(x[:, None], half[:, None]),
+        lambda x, half: x @ half[0],
+    ],
+    ids=["mm", "addmm", "bmm", "baddbmm", "convolution", "mv"],
+)
+def test_a_product_of_two_types_is_refused(poptorch, product):
+    with pytest.raises(poptorch.Error, match=r"expected operands of one type but got .*float16.*float32"):
+        infer(poptorch, lambda self, x: product(x, x.half()))
+
+
+def test_a_sum_of_two_types_is_of_the_wider(poptorch):
+    assert infer(poptorch, lambda self, x: x + x.half()).dtype == torch.float32
 
 
 def test_half_precision_rounds_each_operation_and_keeps_the_type(poptorch):

@@ -1,6 +1,7 @@
 """What the contract fake takes for granted, asked of the real poptorch: where one of these fails the fake is wrong."""
 
 import enum
+import importlib
 import importlib.util
 import inspect
 from pathlib import Path
@@ -26,11 +27,17 @@ def documented() -> ModuleType:
 
 
 DATA = documented()
-# popdist comes in a package of its own, which poprun needs and training on one host does not
-NAMES = sorted(name for name in DATA.SIGNATURES if not name.startswith("popdist."))
+# popdist comes in a package of its own
+NAMES = [
+    pytest.param(name, marks=pytest.mark.needs_popdist) if name.startswith("popdist.") else name
+    for name in sorted(DATA.SIGNATURES)
+]
 
 
 def found(poptorch: Any, name: str) -> Any:
+    if name.startswith("popdist."):
+        module, _, function = name.rpartition(".")
+        return getattr(importlib.import_module(module), function)
     owner, path = (poptorch.Options(), name[len("Options.") :]) if name.startswith("Options.") else (poptorch, name)
     for part in path.split("."):
         owner = getattr(owner, part)
@@ -51,6 +58,20 @@ def test_the_signature_is_the_one_written_down(poptorch: Any, name: str) -> None
     signature = inspect.signature(function.__init__ if inspect.isclass(function) else function)
     parameters = [described(parameter) for parameter in signature.parameters.values()]
     assert [entry for entry in parameters if entry[0] != "self"] == list(DATA.SIGNATURES[name])
+
+
+ENUMERATIONS = sorted(name for name in DATA.VALUES if "." not in name and not name.endswith(("Error", "Executor")))
+
+
+@pytest.mark.parametrize("name", ENUMERATIONS)
+def test_the_members_are_those_written_down(poptorch: Any, name: str) -> None:
+    assert [member.name for member in getattr(poptorch, name)] == list(DATA.VALUES[name])
+
+
+def test_executors_and_optimizers_have_the_attributes_written_down(poptorch: Any) -> None:
+    assert all(isinstance(getattr(poptorch.PoplarExecutor, name), property) for name in DATA.VALUES["PoplarExecutor"])
+    optimizer = poptorch.optim.SGD([torch.zeros(1)], lr=1.0)
+    assert all(hasattr(optimizer, name) for name in DATA.VALUES["optim.Optimizer"])
 
 
 class Function(nn.Module):
@@ -130,6 +151,14 @@ def test_training_needs_one_loss(poptorch: Any, on_model: OnModel) -> None:
     model = Function(lambda self, x: (x * self.weight).sum())
     with pytest.raises(poptorch.Error, match="Couldn't find a loss"):
         poptorch.trainingModel(model, options(poptorch, on_model))(X)
+
+
+def test_an_error_has_the_attributes_written_down(poptorch: Any, on_model: OnModel) -> None:
+    """Of a recoverable one nobody can order an example: of it only the class is asked."""
+    with pytest.raises(poptorch.Error) as caught:
+        infer(poptorch, on_model, lambda self, x: x.cpu() + 1)
+    assert all(isinstance(getattr(caught.value, name), str) for name in DATA.VALUES["Error"])
+    assert issubclass(poptorch.RecoverableError, poptorch.Error)
 
 
 def test_used_options_are_frozen(poptorch: Any, on_model: OnModel) -> None:

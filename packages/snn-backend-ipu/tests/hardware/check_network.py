@@ -79,6 +79,23 @@ def test_half_precision_starts_where_single_does(on_model: OnModel) -> None:
 SMALL = snn.BatchSpec(16, SPEC.x, SPEC.target)
 
 
+def test_evaluating_and_saving_between_steps_leaves_the_training_as_it_was(on_model: OnModel) -> None:
+    samples, model, found = data(16), on_model(), []
+    for disturbed in (False, True):
+        program = compiled(network(steps=5, hidden=32), SMALL, snn.TrainSpec(), ipu_model=model)
+        found.append([])
+        for _ in range(4):
+            (batch,) = program.loader(samples, range(16), training=True)
+            found[-1].append(float(program.train_step(batch).loss))
+            if disturbed:
+                for held in program.loader(samples, range(16), training=False):
+                    program.eval_step(held)
+                program.state_dict()
+        program.close()
+    # the same arithmetic on the same device; weights, moments and their count travel as they are
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("ipus", "accumulation", "options"),
     [(2, 2, {"replicas": 2}), (2, 4, {"stages": {"2": 0, "4": 1}})],

@@ -1,6 +1,7 @@
 """Checks that need the real poptorch: `nox -s hardware -- ipu` runs them; nothing else collects check_*.py.
 
-Each runs on IPUs where there are enough, and on the IPU Model otherwise, and says which: none is skipped.
+Each runs on IPUs where there are enough, and on the IPU Model otherwise, and says which: none is skipped. What the IPU
+Model cannot stand in for fails where there are too few IPUs, and says so.
 """
 
 import importlib
@@ -34,6 +35,9 @@ def real_poptorch() -> Any:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_poptorch: needs the real poptorch, on IPUs or on the IPU Model")
+    config.addinivalue_line(
+        "markers", "needs_popdist: needs the real popdist, and of its processes poprun and two IPUs"
+    )
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
@@ -73,6 +77,18 @@ def on_model(request: pytest.FixtureRequest, poptorch: Any) -> Callable[[int], b
         found = poptorch.ipuHardwareIsAvailable(ipus)
         USED[request.node.name] = f"{ipus} IPU{'s' if ipus > 1 else ''}" if found else "the IPU Model"
         return not found
+
+    return asked
+
+
+@pytest.fixture
+def needs_ipus(request: pytest.FixtureRequest, poptorch: Any) -> Callable[[int, str], None]:
+    """needs_ipus(count, why): fail where there are fewer IPUs, for what the IPU Model cannot stand in."""
+
+    def asked(ipus: int, why: str) -> None:
+        if not poptorch.ipuHardwareIsAvailable(ipus):
+            pytest.fail(f"this needs {ipus} IPU{'s' if ipus > 1 else ''}, which are not here: {why}")
+        USED[request.node.name] = f"{ipus} IPU{'s' if ipus > 1 else ''}"
 
     return asked
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import snn_core as snn
 from snn_backend_ipu import IpuBackend, IpuOptions
@@ -256,6 +257,25 @@ class ParameterWritten(Net):
         return x
 
 
+class DataClamped(Net):
+    def body(self, x: Tensor) -> Tensor:
+        self.enter.weight.data.clamp_(-0.1, 0.1)  # <- data clamped
+        return x
+
+
+class DataReplaced(Net):
+    def body(self, x: Tensor) -> Tensor:
+        self.enter.weight.data = self.enter.weight.data.clamp(-0.1, 0.1)  # <- data replaced
+        return x
+
+
+class DataOfAll(Net):
+    def body(self, x: Tensor) -> Tensor:
+        for weight in self.parameters():
+            weight.data.clamp_(-0.1, 0.1)  # <- data of all
+        return x
+
+
 class ParameterUsed(Net):
     def body(self, x: Tensor) -> Tensor:
         return x + F.linear(x, self.enter.weight.clamp(-0.1, 0.1)[:, :3])
@@ -301,6 +321,32 @@ class CustomWithoutGradient(Net):
 class DetachForm(Net):
     def body(self, x: Tensor) -> Tensor:
         return (x > 0).float() + torch.sigmoid(x).detach() * (x - x.detach())
+
+
+class Recomputed(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=True)  # <- checkpoint
+
+    def inner(self, x: Tensor) -> Tensor:
+        return x.sigmoid() * x
+
+
+class ListedLayer(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(3, 3, bias=False)]
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)  # <- listed layer
+
+
+class ModuleListed(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3, bias=False)])
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)
 
 
 class NoGrad(Net):
@@ -428,7 +474,12 @@ VIOLATIONS: Dict[str, Any] = {
     "integer": ("integer-buffer", IntegerBuffer),
     "reassigned": ("buffer-reassigned", ReassignedBuffer),
     "parameter": ("parameter-written", ParameterWritten),
+    "data clamped": ("parameter-written", DataClamped),
+    "data replaced": ("parameter-written", DataReplaced),
+    "data of all": ("parameter-written", DataOfAll),
     "custom": ("custom-autograd", Custom),
+    "checkpoint": ("custom-autograd", Recomputed),
+    "listed layer": ("unregistered-layer", ListedLayer),
     "hook": ("backward-in-forward", Hooked),
     "gradient": ("backward-in-forward", GradientInside),
     "metric": ("second-loss", Metric),
@@ -452,10 +503,13 @@ WARNINGS: Dict[str, Any] = {
 }
 CLEAN = [
     Arithmetic, CachedElsewhere, Constants, CustomWithoutGradient, Detach, DetachForm, FloatBuffer, Local, LossInside,
-    MadeInside, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
+    MadeInside, ModuleListed, MovedTensor, NoGradOfConstants, ParameterUsed, Plain, ReadOnly,
 ]  # fmt: skip
+# a step is validated without gradients, at which torch's checkpoint warns
+CHECKPOINT_WARNS = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 
 
+@CHECKPOINT_WARNS
 @pytest.mark.parametrize("marker", [*VIOLATIONS, *WARNINGS])
 def test_a_violation_is_found_in_its_file_at_its_line(marker: str) -> None:
     rule, model = {**VIOLATIONS, **WARNINGS}[marker]
@@ -470,8 +524,7 @@ def test_what_looks_alike_and_is_right_has_no_finding(model: Any) -> None:
     assert [str(finding) for finding in found_in(model())] == []
 
 
-# the fake moves no tensor of the host, which poptorch's manual has
-@pytest.mark.parametrize("model", [model for model in CLEAN if model is not MovedTensor])
+@pytest.mark.parametrize("model", CLEAN)
 def test_what_has_no_finding_trains_on_the_contract_fake(model: Any) -> None:
     data = [(torch.rand(5, 4), torch.tensor(label)) for label in (0, 1, 2, 0, 1, 2, 0, 1)]
     step = snn.Step(model(), snn.CountCrossEntropy())
@@ -482,8 +535,82 @@ def test_what_has_no_finding_trains_on_the_contract_fake(model: Any) -> None:
     assert losses[0] > 0
 
 
+def test_equal_checks_find_the_same_where_a_weight_is_given_other_memory() -> None:
+    torch.manual_seed(0)
+    model = DataReplaced()
+    found = [[str(finding) for finding in found_in(model)] for _ in range(12)]
+    assert found == [found[0]] * 12
+
+
+def test_a_difference_that_no_line_of_the_users_asked_for_is_no_changing_graph() -> None:
+    assert "changing-graph" not in {finding.rule for finding in found_in(DataReplaced())}
+
+
 def test_a_custom_function_inside_a_users_neuron_is_found() -> None:
     assert [(f.rule, f.line) for f in found_in(CustomInSurrogate())] == [("custom-autograd", line_of("custom"))]
+
+
+@CHECKPOINT_WARNS
+def test_a_checkpoint_of_torch_s_is_told_once_and_not_as_a_step_that_fails() -> None:
+    (found,) = found_in(Recomputed())
+    assert "the backend's option recomputation" in found.remedy
+
+
+def test_a_layer_in_a_list_is_told_once_with_the_container_to_use() -> None:
+    (found,) = found_in(ListedLayer())
+    assert "nn.ModuleList" in found.remedy
+
+
+def test_a_backward_hook_of_a_module_is_found_at_the_hook_and_is_not_run() -> None:
+    def halved(module: nn.Module, before: Any, after: Any) -> None:  # <- backward hook
+        raise AssertionError("lint ran it")
+
+    model = Plain()
+    model.enter.register_full_backward_hook(halved)
+    (found,) = found_in(model)
+    assert (found.rule, found.file, found.line) == ("backward-in-forward", __file__, line_of("backward hook"))
+    assert "'enter'" in found.message
+
+
+class BackwardFails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        return u * 2
+
+    @staticmethod  # <- backward fails
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError("no backward")
+
+
+def test_a_custom_function_is_found_even_where_its_backward_fails() -> None:
+    class Failing(Net):
+        def body(self, x: Tensor) -> Tensor:
+            return BackwardFails.apply(x)
+
+    found = found_in(Failing())
+    assert ("custom-autograd", line_of("backward fails")) in {(f.rule, f.line) for f in found}
+
+
+def test_no_finding_names_a_line_of_the_check_itself() -> None:
+    class Failing(Net):
+        def body(self, x: Tensor) -> Tensor:
+            return BackwardFails.apply(x)
+
+    assert {finding.file for finding in found_in(Failing())} <= {__file__, None}
+
+
+def test_a_loss_s_own_buffer_is_told_with_a_remedy_that_it_does_not_follow_already() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return first_loss(output + self.shift, target)  # <- loss's buffer
+
+    (found,) = found_in(Plain(), Shifted())
+    assert (found.rule, found.line) == ("host-tensor", line_of("loss's buffer"))
+    assert "a loss's own buffers stay on the host" in found.remedy
 
 
 def test_the_attribute_and_the_layer_are_named() -> None:
@@ -511,6 +638,10 @@ def test_a_buffer_of_the_users_that_replicas_write_is_named_with_its_line() -> N
 
 def first_loss(output: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(output.sum(0), target, reduction="none")
+
+
+def smoothed_loss(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output.sum(0), target, reduction="none", label_smoothing=0.1)
 
 
 def second_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -566,6 +697,7 @@ def test_a_loss_module_with_class_weights_is_found_where_it_is_called_and_withou
 def test_losses_of_torch_in_the_objective_are_clean_and_so_are_class_weights_of_core() -> None:
     assert found_in(Plain(), first_loss) == []
     assert found_in(Plain(), both) == []
+    assert found_in(Plain(), smoothed_loss) == []
     assert found_in(Plain(), snn.CountCrossEntropy(class_weights=(1.0, 2.0, 3.0))) == []
 
 
@@ -588,6 +720,27 @@ def test_a_setting_that_the_device_lacks_is_told_with_the_layer(setting: str) ->
         found = found_in(model)
         assert [finding.rule for finding in found] == ["layer-setting"] * count
         assert all(f"layer 'extra', {type(layer).__name__}" in f.message and setting in f.message for f in found)
+
+
+class Built(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(3, elementwise_affine=False)  # <- built
+        norms = [nn.LayerNorm(3, elementwise_affine=False) for _ in range(2)]
+        self.net = nn.Sequential(*norms)  # <- built in a container
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.net(self.norm(x))
+
+
+def test_a_setting_is_told_at_the_line_that_makes_the_layer() -> None:
+    found = [(finding.line, finding.message.partition(",")[0]) for finding in found_in(nn.Sequential(Built()))]
+    container = line_of("built in a container")
+    assert found == [
+        (line_of("built"), "layer '0.norm'"),
+        (container, "layer '0.net.0'"),
+        (container, "layer '0.net.1'"),
+    ]
 
 
 def test_a_loss_module_that_keeps_something_is_found() -> None:

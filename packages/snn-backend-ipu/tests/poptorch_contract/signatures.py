@@ -215,6 +215,8 @@ VALUES = {
     "SharingStrategy": ("SharedMemory", "FileSystem", "Fork", "ForkServer"),
     "SyncPattern": ("Full", "SinglePipeline", "ReplicaAndLadder"),
     "PoplarExecutor": ("model", "options", "rng_state"),
+    "Error": ("message", "type", "location"),
+    "RecoverableError": ("message", "type", "location", "recovery_action"),
     "optim.Optimizer": ("variable_attrs",),
 }
 PLAIN = ("__version__",)

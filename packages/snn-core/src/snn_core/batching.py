@@ -61,7 +61,24 @@ class BatchReader(Dataset[Tuple[Tensor, Tensor]]):
     def _read(self, plan: List[Tuple[int, Sequence[int]]], workers: int) -> Iterator[Batch]:
         # the loader draws a base seed even where no worker uses it: not from the global stream
         generator = torch.Generator().manual_seed(self._seed)
-        return iter(DataLoader(self, sampler=plan, batch_size=None, num_workers=workers, generator=generator))
+        read = _Caught(self) if workers else self
+        for batch in DataLoader(read, sampler=plan, batch_size=None, num_workers=workers, generator=generator):
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _Caught(Dataset[Any]):
+    """A reader for another process: hands back what it refuses, of which the loader would make a whole traceback."""
+
+    def __init__(self, reader: BatchReader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self._reader[item]
+        except DataError as exc:
+            return exc
 
 
 def _plan(order: Sequence[int], size: int, drop_last: bool) -> List[Tuple[int, Sequence[int]]]:

@@ -53,11 +53,11 @@ def lint_step(
     return found
 
 
-def failure(exc: Exception) -> Finding:
+def failure(exc: Exception, skipped: Tuple[str, ...] = NOT_THE_USERS) -> Finding:
     """A step that raised `exc` on the host: an error in the code or its use, whatever the device. The line is the
-    innermost of the user's.
+    innermost of the user's: of a file whose name begins with none of `skipped`.
     """
-    place = _innermost(_first(exc).__traceback__)
+    place = _innermost(_first(exc).__traceback__, skipped)
     file, line = place if place is not None else (None, None)
     if isinstance(exc, SnnError):
         return Finding("refused", str(exc), "mend this first: no backend takes it", file, line)
@@ -77,11 +77,11 @@ def _first(exc: BaseException) -> BaseException:
     return exc
 
 
-def _innermost(trace: Optional[TracebackType]) -> Optional[Tuple[str, int]]:
+def _innermost(trace: Optional[TracebackType], skipped: Tuple[str, ...]) -> Optional[Tuple[str, int]]:
     place = None
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith(NOT_THE_USERS):
+        if not name.startswith(skipped):
             place = (name, trace.tb_lineno)
         trace = trace.tb_next
     return place

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from snn_core.containers import Sequential, refuse_misread_time
-from snn_core.encoders import Delta, Encoder
+from snn_core.encoders import Encoder
 from snn_core.errors import ConfigError, ShapeError, SnnError
 from snn_core.losses import Loss, as_loss
 from snn_core.neurons.base import Temporal
+from snn_core.pieces import Cut, require_promised, require_shown
 from snn_core.recomputation import run_in_segments
 from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
 from snn_core.specs import BatchSpec, TensorSpec
@@ -187,11 +188,10 @@ class Step(nn.Module):
         chunk, recompute_every: those of the `TrainSpec`. Raises ShapeError, ConfigError or DataError for what would
         fail on the device, or be silently wrong there.
         """
-        if chunk is not None:
-            self._require_chunkable(batch, "chunk", chunk)
-        if recompute_every is not None:
-            self._require_chunkable(batch, "recompute_every", recompute_every)
-            self._require_no_statistics(recompute_every)
+        cuts = [Cut("chunk", chunk, twice=False)] if chunk is not None else []
+        cuts += [Cut("recompute_every", recompute_every, twice=True)] if recompute_every is not None else []
+        for cut in cuts:
+            require_promised(self.model, batch, cut)
         x, target = zeros_of(batch.x, 2), zeros_of(batch.target, 2)
         controls = {name: torch.tensor(value) for name, value in self.controls.items()}
         probe = copy.deepcopy(self).cpu().eval()  # the user's model may be on any device
@@ -216,32 +216,10 @@ class Step(nn.Module):
                 f"weight layer {silent[0]!r} never ran as a module (its weights are used some other way), so no term "
                 "can count it; call the layer itself in the model's forward"
             )
+        for cut in cuts:
+            require_shown(self, batch, cut)
         self.recorder.narrow(probe.recorder.readout, self.loss.needs, self._term_traces)
         return (shape[0], batch.size, *shape[2:])
-
-    def _require_chunkable(self, batch: BatchSpec, setting: str, steps: int) -> None:
-        if batch.x.time_axis is None:
-            raise ConfigError(
-                f"{setting} is {steps}, but x has no time axis to be cut; give x as [B, T, ...] with "
-                f"time_axis=1, or leave {setting} unset"
-            )
-        for name, module in self.model.named_modules():
-            # Delta compares each step with the one before, and of a piece's first step nobody tells it
-            if isinstance(module, Delta) or (isinstance(module, Temporal) and not module.chunkable):
-                raise ConfigError(
-                    f"{setting} is {steps}, but layer {name!r}, {type(module).__name__}, does not promise that a "
-                    f"sequence in pieces equals the whole; leave {setting} unset, or set chunkable = True in a layer "
-                    "that hands its state on"
-                )
-
-    def _require_no_statistics(self, steps: int) -> None:
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise ConfigError(
-                    f"recompute_every is {steps}, but layer {name!r}, {type(module).__name__}, takes statistics over "
-                    "all steps of the sequence, which no segment has; leave recompute_every unset, or normalise each "
-                    "sample: nn.GroupNorm, nn.LayerNorm"
-                )
 
 
 @contextlib.contextmanager

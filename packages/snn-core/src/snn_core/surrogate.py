@@ -7,6 +7,7 @@ no tensor, so it pickles, deep-copies and compares by value. A user's own is a s
 import math
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Callable, Iterator, List, Optional
 
@@ -39,20 +40,23 @@ __all__ = [
 
 SpikeRunner = Callable[[Tensor, "Surrogate", str], Tensor]
 
-# a plain list, since torch.compile cannot see through what threads have for themselves
-_runners: List[SpikeRunner] = []
+_runner: "ContextVar[Optional[SpikeRunner]]" = ContextVar("the runner of spikes", default=None)
+# how many blocks are open in all threads: torch.compile sees through a list's length, and not through a ContextVar
+_blocks: List[None] = []
 
 
 @contextmanager
 def spikes_by(runner: SpikeRunner) -> Iterator[None]:
-    """Let a backend compute `spike` its own way within a block, in this process; it must give the reference's spikes
-    for any tensor.
+    """Let a backend compute `spike` its own way within a block, in this thread; it must give the reference's spikes
+    for any tensor. What torch.compile traces keeps the reference.
     """
-    _runners.append(runner)
+    before = _runner.set(runner)
+    _blocks.append(None)
     try:
         yield
     finally:
-        _runners.remove(runner)
+        _blocks.pop()
+        _runner.reset(before)
 
 
 def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
@@ -60,7 +64,13 @@ def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
 
     u, result: any shape. `fire_op` decides a tie at u = 0: ">=" fires, ">" does not.
     """
-    return _runners[-1](u, surrogate, fire_op) if _runners else spike_reference(u, surrogate, fire_op)
+    runner = _runner.get() if _blocks and not _is_compiling() else None
+    return (spike_reference if runner is None else runner)(u, surrogate, fire_op)
+
+
+def _is_compiling() -> bool:
+    compiler = getattr(torch, "compiler", None)  # torch 2.0 has none
+    return compiler is not None and bool(compiler.is_compiling())
 
 
 def spike_reference(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:

@@ -17,6 +17,20 @@ def test_a_file_is_read_with_overrides_and_the_backend_on_top(tmp_path: Path) ->
     assert load(path, backend="cuda").backend == Config.from_mapping({"backend": "cuda"}).backend
 
 
+@pytest.mark.parametrize("content", ["", 'backend = "eager"', '[backend]\nname = "cuda"\nworld = 3'])
+def test_options_on_the_command_line_are_those_of_the_backend_named_beside_them(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(content, encoding="utf-8")
+    config = load(path, ["backend.num_workers=2"], backend="eager")
+    assert (config.backend.name, config.backend.options) == ("eager", {"num_workers": 2})
+
+
+@pytest.mark.parametrize("change", ["backend=eager", "backend.name=eager"])
+def test_two_backends_on_the_command_line_are_refused(change: str) -> None:
+    with pytest.raises(ConfigError, match="--backend names 'cpu', and --set 'eager'; give one"):
+        load(None, [change], backend="cpu")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

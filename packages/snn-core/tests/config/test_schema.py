@@ -151,6 +151,7 @@ def test_the_names_are_those_of_the_modules_without_what_needs_more_than_plain_v
         ({"train": {"epochs": 0}}, "train.epochs is 0; it must be 1 or more"),
         ({"train": {"batch_size": 0}}, "train.batch_size is 0; it must be 1 or more"),
         ({"train": {"clip_norm": -1}}, "train.clip_norm is -1.0; it must be positive"),
+        ({"train": {"recompute_every": -3}}, "train.recompute_every is -3; it must be positive"),
         ({"train": {"precision": "fp8"}}, "train.precision is 'fp8'; it must be 'fp32', 'bf16' or 'fp16'"),
         ({"train": {"chunk": 5}}, "train.chunk is 5, but x has no time"),
         ({"train": 3}, "train is 3; it must be a table [train]"),

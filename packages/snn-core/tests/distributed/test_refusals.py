@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 import snn_core as snn
-from snn_core.distributed import join
+from snn_core.distributed import is_lost, join
+from snn_core.distributed.mean import Whole
+from snn_core.distributed.normalisation import join_statistics
 from snn_core.distributed.shares import share, shares_of
-from snn_core.errors import ConfigError, Unsupported
+from snn_core.errors import ConfigError, ShapeError, Unsupported
 from snn_core.random_stream import RandomStream
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
@@ -44,9 +46,10 @@ def test_a_backend_that_cannot_is_refused_before_anything_is_made(
     ("name", "value", "says"),
     [
         ("WORLD_SIZE", "many", "WORLD_SIZE is 'many'"),
-        ("WORLD_SIZE", "0", "WORLD_SIZE is '0'"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE is '0'; it must be a number of 1 or more"),
         ("RANK", "", "RANK is ''"),
-        ("RANK", "-1", "RANK is '-1'"),
+        ("RANK", "-1", "RANK is '-1'; it must be a number of 0 or more"),
+        ("RANK", "2", "RANK is 2 and WORLD_SIZE 2; RANK must be 0 to 1"),
     ],
 )
 def test_an_environment_that_no_launcher_made_is_refused(
@@ -62,6 +65,30 @@ def test_an_address_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(ConfigError, match="WORLD_SIZE is 2 and MASTER_PORT is not set; start the processes with torch"):
         join()
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("[../third_party/gloo/gloo/transport/tcp/pair.cc:598] Connection closed by peer [127.0.0.1]:1234", True),
+        ("Timed out waiting 1000ms for recv operation to complete", True),
+        ("Socket Timeout", True),
+        ("the socket of this lamp fits no bulb from gloomy shops", False),
+    ],
+)
+def test_an_error_of_the_connection_is_told_from_one_of_the_model(text: str, lost: bool) -> None:
+    assert is_lost(RuntimeError(text)) is lost
+
+
+def test_a_joint_batch_of_one_value_for_each_channel_has_no_variance() -> None:
+    class Alone(Whole):
+        def total(self, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+    layer = torch.nn.BatchNorm1d(3)
+    join_statistics(layer, Alone(None))
+    with pytest.raises(ShapeError, match="needs more than one value for each channel"):
+        layer(torch.rand(1, 3))
 
 
 @pytest.mark.parametrize("settings", [{}, {"folder": "runs"}, {"name": "first", "folder": None}])

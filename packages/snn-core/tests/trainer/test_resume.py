@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from snn_core import checkpoint
+from snn_core.backend import Report
+from snn_core.capabilities import require_declared
+from snn_core.eager import EagerBackend, EagerProgram
 from snn_core.errors import CheckpointError, ConfigError, RunFolderError, TrainingInterrupted
 from snn_core.hookspecs import hookimpl
 from snn_core.optimizers import SGD, AdamW, RMSprop
@@ -240,6 +244,64 @@ def test_other_data_and_another_length_under_a_schedule_are_refused(job: Any, sa
         job().fit(samples(70), epochs=3, resume=folder)
     with pytest.raises(ConfigError, match="epochs was 3 and is now 4"):
         job().fit(samples(70), samples(20, seed=1), epochs=4, resume=folder)
+
+
+class Several(EagerProgram):
+    """Takes all optimiser steps of a call, one after the other."""
+
+    def __init__(self, step: Any, optimizer: Any, batch: Any, train: Any, options: Any) -> None:
+        super().__init__(step, optimizer, batch, replace(train, steps_per_call=1, precision="fp32"), options)
+        self._together = train.steps_per_call
+
+    def _samples_per_batch(self, training: bool) -> int:
+        return super()._samples_per_batch(training) * (self._together if training else 1)
+
+    def train_step(self, batch: Any) -> Report:
+        x, target = batch
+        size = len(x) // self._together
+        reports = [super(Several, self).train_step(pair) for pair in zip(x.split(size), target.split(size))]
+        return replace(reports[-1], optimizer_steps=len(reports))
+
+
+class Device(EagerBackend):
+    """One that offers what `eager` does not."""
+
+    name = "device"
+    capabilities = replace(EagerBackend.capabilities, steps_per_call=True, precisions=frozenset({"fp32", "fp16"}))
+
+    def compile(self, step: Any, optimizer: Any, batch: Any, train: Any) -> Several:
+        require_declared(self, step, optimizer, batch, train)
+        return Several(step, optimizer, batch, train, self.options)
+
+
+def test_a_run_goes_on_at_the_same_sample_where_a_device_takes_fewer_steps_at_once(trainer: Any, samples: Any) -> None:
+    data = samples(70)  # 8 optimiser steps of an epoch, and a batch that is left out
+    whole, other = trainer(deterministic=True), trainer(deterministic=True)
+    whole.fit(data, epochs=2)
+    settings = {"backend": Device(), "steps_per_call": 2, "precision": "fp16", "deterministic": True}
+    with pytest.raises(TrainingInterrupted):
+        trainer(**settings, log_every=1, callbacks=[InterruptAt(4)]).fit(data, epochs=2)
+    folder = max(Path(other.settings.folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    changed = "precision was fp16 and is now fp32; steps_per_call was 2 and is now 1"
+    with pytest.warns(UserWarning, match=f"saved on the backend 'device' and goes on on 'eager' .*: {changed};"):
+        other.fit(data, epochs=2, resume=folder)
+    assert torch.equal(flat(other.model), flat(whole.model))
+
+
+def test_a_run_does_not_go_on_where_more_steps_at_once_would_pass_over_its_place(trainer: Any, samples: Any) -> None:
+    with pytest.raises(TrainingInterrupted):
+        trainer(log_every=1, callbacks=[InterruptAt(3)]).fit(samples(70), epochs=1)
+    other = trainer(backend=Device(), steps_per_call=2)
+    (folder,) = Path(other.settings.folder).iterdir()
+    changed = pytest.warns(UserWarning, match="steps_per_call was 1 and is now 2")
+    with changed, pytest.raises(ConfigError, match=r"stands 3 optimiser steps .* a divisor of 3"):
+        other.fit(samples(70), epochs=1, resume=folder)
+
+
+def test_on_the_same_device_no_setting_may_change(trainer: Any, samples: Any) -> None:
+    folder = trainer(backend=Device(), precision="fp16").fit(samples(16), epochs=1).folder
+    with pytest.raises(ConfigError, match="precision was fp16 and is now fp32"):
+        trainer(backend=Device()).fit(samples(16), epochs=2, resume=folder)
 
 
 def test_another_model_is_refused_and_left_as_it_was(trainer: Any, network: Any, samples: Any) -> None:

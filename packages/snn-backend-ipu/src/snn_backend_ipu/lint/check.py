@@ -9,22 +9,26 @@ from torch import Tensor, nn
 
 from snn_backend_ipu.lint.batches import check_batches
 from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_losses
+from snn_backend_ipu.lint.hooks import check_backward_hooks, drop_backward_hooks
 from snn_backend_ipu.lint.host_random import drawing_lines, restored
 from snn_backend_ipu.lint.layers import check_layers
+from snn_backend_ipu.lint.precision import halved, in_half, watching_types
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import Held
-from snn_backend_ipu.lint.watch import Call, Watch
+from snn_backend_ipu.lint.watch import DEVICE, HOST, SKIPPED, Call, Watch
 from snn_core._entry_points import describe
 from snn_core.backend import Finding
 from snn_core.linting import failure
 from snn_core.losses import WeightedSum
 from snn_core.losses.base import CallableLoss, Loss
+from snn_core.lower.refusal import Place
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step, StepOutput
 
 __all__ = ["check"]
 
 _SIZE = 2
+_BOOKKEEPING = ("detach", "alias", "lift_fresh")
 _CHANGE_THE_GRAPH = (
     "control-flow", "host-value", "constant-index", "value-shape", "host-random", "buffer-reassigned", "integer-buffer",
     "module-state", "module-write", "parameter-written",
@@ -36,21 +40,28 @@ def check(
 ) -> List[Finding]:
     """Say what the device would refuse of a step, or do otherwise than the reference; nothing is compiled.
 
-    options: of the backend; the number of `replicas` is what matters.   samples: of the training data, where known.
+    train: its precision is what matters, and its factors.   options: of the backend; the number of `replicas` is what
+    matters.   samples: of the training data, where known.
     A step that fails on the host is one finding, with the line that raised. The step, its weights and all random
     streams are left as they were.
     """
     findings = Findings()
     check_batches(batch, train, samples, findings)
     check_layers(step.model, findings)
+    check_backward_hooks(step.model, findings)
     with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
         probe = _Probe(step, batch, findings)
-        failed = _exception_of(lambda: _check_runs(probe, findings, int(getattr(options, "replicas", 1))))
+        replicas = int(getattr(options, "replicas", 1))
+        failed = _exception_of(lambda: _check_runs(probe, findings, replicas))
         if failed is not None and refused is None:
             refused = _exception_of(lambda: probe.run(1, watched=False))
+        if failed is not None and refused is None:
+            failed = _check_again(_Probe(step, batch, findings, HOST), failed, findings, replicas)
+        if failed is None and train.precision == "fp16":
+            failed = _check_halved(probe, findings)
     if refused is not None and not findings.has("host-move"):  # to a device that is not here, where the host fails
-        return [*findings.all(), failure(refused)]
+        return [*findings.all(), failure(refused, SKIPPED)]
     if refused is None and failed is not None:
         findings.add("not-watched", None, describe(failed))
     return findings.all()
@@ -64,6 +75,33 @@ def _exception_of(call: Callable[[], object]) -> Optional[Exception]:
     return None
 
 
+def _check_again(probe: "_Probe", failed: Exception, findings: Findings, replicas: int) -> Optional[Exception]:
+    """Check a step that runs, and failed under the watch, where tensors give the host's device: if that is well, the
+    device's name was the reason. Return what failed still.
+    """
+    again = _exception_of(lambda: _check_runs(probe, findings, replicas))
+    if again is None:
+        place = _place(failure(failed, SKIPPED))
+        if not findings.at(place):  # what is wrong there may be why it fails
+            findings.add("device-name", place, describe(failed))
+    return again
+
+
+def _check_halved(probe: "_Probe", findings: Findings) -> Optional[Exception]:
+    """Check the types in a run in half precision. Return what failed where the reason is not the types."""
+    failed = _exception_of(probe.run_halved)
+    if failed is None or findings.has_errors():  # a value that is read in forward is read of a stand-in here
+        return None
+    if "not implemented for" in str(failed):
+        return failed
+    findings.add("mixed-precision", _place(failure(failed, SKIPPED)), describe(failed))
+    return None
+
+
+def _place(finding: Finding) -> Optional[Place]:
+    return None if finding.file is None or finding.line is None else Place(finding.file, finding.line)
+
+
 def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     held, runs, draws = [probe.held()], [], False
     for seed in (1, 1, 2):  # twice the same batch, then another
@@ -74,9 +112,8 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     if draws:
         for place in drawing_lines(lambda: probe.run(1)):
             findings.add("host-random", place, "this")
-    find_custom_functions(runs[0].results, findings)
     same = _equal(runs[0].results, runs[1].results) and _equal(runs[0].gradients, runs[1].gradients)
-    statistics = _compare_held(held, same, replicas, findings)
+    statistics = _compare_held(held, runs, same, replicas, findings)
     if not findings.has(*_CHANGE_THE_GRAPH):
         _compare_graphs(runs, findings)
         if not same and not statistics and not findings.has("changing-graph"):
@@ -84,11 +121,11 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
     probe.run(1, training=False)
 
 
-def _compare_held(held: List[Held], same: bool, replicas: int, findings: Findings) -> bool:
+def _compare_held(held: List[Held], runs: Sequence["_Run"], same: bool, replicas: int, findings: Findings) -> bool:
     """Add what calls changed of the modules. Return whether floating-point buffers, which may change, are among it."""
     statistics = False
-    for before, after in zip(held, held[1:]):
-        for change in before.changes(after):
+    for before, after, run in zip(held, held[1:], runs):
+        for change in before.changes(after, run.written):
             statistics |= change.rule == "replica-buffer"
             if change.rule != "replica-buffer" or replicas > 1:
                 rule = change.rule or ("module-write" if same else "module-state")
@@ -97,20 +134,24 @@ def _compare_held(held: List[Held], same: bool, replicas: int, findings: Finding
 
 
 class _Run(NamedTuple):
-    """One forward: its operations, its results, and the gradients, which show what spikes hide of a state."""
+    """One forward: its operations, the lines that wrote in place by memory, its results, and the gradients, which show
+    what spikes hide of a state.
+    """
 
     calls: List[Call]
+    written: Dict[int, Place]
     results: Tuple[Tensor, ...]
     gradients: Tuple[Tensor, ...]
 
 
 class _Probe:
-    """A copy of a step on the CPU, to be run under a watch."""
+    """A copy of a step on the CPU, to be run under a watch. device: what its tensors give as theirs."""
 
-    def __init__(self, step: Step, batch: BatchSpec, findings: Findings) -> None:
+    def __init__(self, step: Step, batch: BatchSpec, findings: Findings, device: torch.device = DEVICE) -> None:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
-        self.batch, self.findings, self.ran = batch, findings, False
+        drop_backward_hooks(self.step)
+        self.batch, self.findings, self.ran, self.device = batch, findings, False, device
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
     def held(self) -> Held:
@@ -124,20 +165,31 @@ class _Probe:
         valid = None if training else torch.ones(_SIZE)
         own = [*self.step.parameters(), *self.step.buffers()]
         known = [x, target, *own, *(() if valid is None else (valid,))]
-        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran)
+        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran, device=self.device)
         self.ran = True
         torch.manual_seed(0)
         with watch.watching() if watched else contextlib.nullcontext():
             out = _forward(self.step, x, target, valid)
-        weights = [weight for weight in self.step.parameters() if weight.requires_grad and training]
-        gradients: Sequence[Optional[Tensor]] = ()
-        if weights and out.objective.requires_grad:
-            gradients = torch.autograd.grad(out.objective, weights, retain_graph=True, allow_unused=True)
-        if training:
+        results = (out.objective, out.output, *out.measures)
+        if training and watched:
+            find_custom_functions(results, watch.applied, self.findings)
             find_other_losses(out.objective, watch.losses, self.findings)
-        return _Run(
-            watch.calls, (out.objective, out.output, *out.measures), tuple(g for g in gradients if g is not None)
-        )
+        return _Run(watch.calls, watch.written, results, self._gradients(out.objective) if training else ())
+
+    def run_halved(self) -> None:
+        """Forward of a copy in half precision, which looks at the types of operands alone."""
+        draws = torch.Generator().manual_seed(1)
+        x, target = _example(self.batch.x, draws), _example(self.batch.target, draws, labels=True)
+        step = halved(self.step.train())
+        with watching_types(self.findings, _forward.__code__):
+            _forward(step, in_half(x), target, None)
+
+    def _gradients(self, objective: Tensor) -> Tuple[Tensor, ...]:
+        self.step.zero_grad(set_to_none=True)
+        if objective.requires_grad:
+            # plain, as in training: torch's checkpoint refuses grad(); a carried state may need the graph once more
+            objective.backward(retain_graph=True)
+        return tuple(weight.grad for weight in self.step.parameters() if weight.grad is not None)
 
 
 def _forward(step: Step, x: Tensor, target: Tensor, valid: Optional[Tensor]) -> StepOutput:
@@ -170,12 +222,18 @@ def _compare_graphs(runs: List[_Run], findings: Findings) -> None:
             return
 
 
-def _first_difference(one: List[Call], other: List[Call]) -> Optional[Call]:
+def _first_difference(first: List[Call], second: List[Call]) -> Optional[Call]:
+    one, other = _asked_for(first), _asked_for(second)
     for a, b in zip(one, other):
         if a != b:
             return b
     longer = max(one, other, key=len)
     return longer[min(len(one), len(other))] if len(one) != len(other) else None
+
+
+def _asked_for(calls: List[Call]) -> List[Call]:
+    """The operations that a line of the user's asked for; torch makes a tensor anew at times of its own choice."""
+    return [call for call in calls if call.place is not None and call.op.split(".")[1] not in _BOOKKEEPING]
 
 
 def _equal(one: Tuple[Tensor, ...], other: Tuple[Tensor, ...]) -> bool:

@@ -1,21 +1,26 @@
 """What the graph of the gradient tells: custom autograd functions, and losses that are no part of the objective."""
 
-from typing import Any, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from torch import Tensor
 
 from snn_backend_ipu.lint.rules import Findings
+from snn_backend_ipu.lint.watch import SKIPPED
 from snn_core.lower.refusal import Place
 
 __all__ = ["find_custom_functions", "find_other_losses"]
 
 
-def find_custom_functions(results: Sequence[Tensor], findings: Findings) -> None:
-    """Add each `torch.autograd.Function` that the results' gradient goes through, at its backward."""
+def find_custom_functions(results: Sequence[Tensor], applied: Mapping[type, Place], findings: Findings) -> None:
+    """Add each `torch.autograd.Function` that the results' gradient goes through: a user's at its backward, and one of
+    torch's own, such as that of its checkpoint, at the line that applied it.
+    """
     for node in _nodes_before(results):
         kind = getattr(type(node), "_forward_cls", None)
         if kind is not None:
-            findings.add("custom-autograd", _backward_of(kind), kind.__name__)
+            place = _backward_of(kind)
+            of_torch = place is not None and place.file.startswith(SKIPPED)
+            findings.add("custom-autograd", applied.get(kind) if of_torch else place, kind.__name__)
 
 
 def find_other_losses(

@@ -7,15 +7,18 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from snn_backend_ipu.lint.rules import Findings
+from snn_backend_ipu.lint.state import made_at
 
 __all__ = ["check_layers"]
 
 
 def check_layers(model: nn.Module, findings: Findings) -> None:
-    """Add each layer with such a setting, by its name in the model. They have no line: the constructor ran long ago."""
+    """Add each layer with such a setting, by its path in the model, at the line of the constructor that makes it."""
     for name, module in model.named_modules():
         for setting in _unsupported(module):
-            findings.add("layer-setting", None, f"layer {name!r}, {type(module).__name__}, has {setting}")
+            findings.add(
+                "layer-setting", made_at(name, model), f"layer {name!r}, {type(module).__name__}, has {setting}"
+            )
 
 
 def _unsupported(module: nn.Module) -> Iterator[str]:

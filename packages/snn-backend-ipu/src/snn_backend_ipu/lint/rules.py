@@ -33,7 +33,16 @@ RULES: Dict[str, Rule] = {
         "{what} moves a tensor to another device in the middle of the step",
         "leave it out: the backend moves the batch and the results; for a new tensor use device=x.device",
     ),
+    "device-name": Rule(
+        "the step fails where the device of its tensors is called 'ipu': {what}",
+        "leave the device's name out of the model, or give that one a case; for a new tensor use device=x.device",
+    ),
     "value-shape": Rule("{what} gives a tensor whose shape depends on values, and shapes are fixed", _WHERE),
+    "masked-write": Rule(
+        "a boolean index stands beside another index where a tensor is written; the device writes by a mask alone, "
+        "x[mask] = value",
+        _WHERE,
+    ),
     "changing-graph": Rule(
         "{what}; the device runs forward once, while it compiles, and repeats what that call did",
         "let every call do the same operations on the same shapes, whatever the values and however often it is called",
@@ -67,7 +76,8 @@ RULES: Dict[str, Rule] = {
     "custom-autograd": Rule(
         "the backward of {what} is ignored on the device, which makes gradients from the forward alone, so that what "
         "lies before it would not train as meant",
-        "for a spike use snn.surrogate.spike(u, surrogate); else value.detach() + slope.detach() * (u - u.detach())",
+        "for a spike use snn.surrogate.spike(u, surrogate); in place of torch's checkpoint the backend's option "
+        "recomputation; else value.detach() + slope.detach() * (u - u.detach())",
     ),
     "no-grad": Rule(
         "{what} runs under torch.no_grad; that the device's compiler cuts the gradient there cannot be relied on",
@@ -80,7 +90,7 @@ RULES: Dict[str, Rule] = {
         "warning",
     ),
     "backward-in-forward": Rule(
-        "{what} asks for gradients while the model runs; the device makes the backward pass itself, and runs no hook",
+        "{what} asks for a gradient of the model's; the device makes the backward pass itself, and runs no hook",
         "make it a part of the loss or a term",
     ),
     "weighted-loss": Rule(
@@ -93,9 +103,15 @@ RULES: Dict[str, Rule] = {
         "write the metric with plain arithmetic: (a - b).square().mean(); or make it a term",
     ),
     "host-tensor": Rule(
-        "{what} takes a tensor that was made outside the step and is no parameter, buffer or input, so that it is not "
-        "on the device",
-        "self.register_buffer(name, tensor) in the module, or make it in forward: torch.arange(n, device=x.device)",
+        "{what} takes a tensor that was made outside the step, or of a numpy array, and is no parameter, buffer or "
+        "input, so that it is not on the device",
+        "self.register_buffer(name, tensor) in a module of the model (a loss's own buffers stay on the host), make it "
+        "in forward: torch.arange(n, device=x.device), or move it there: tensor.to(x.device)",
+    ),
+    "unregistered-layer": Rule(
+        "{what} uses a weight of a layer that the model does not know as its own, so that it is neither trained nor on "
+        "the device",
+        "make the layer an attribute of its module, or keep several in nn.ModuleList or nn.ModuleDict, not in a list",
     ),
     "layer-setting": Rule("{what}", "use another setting, or another layer"),
     "max-pool-indices": Rule(
@@ -105,6 +121,11 @@ RULES: Dict[str, Rule] = {
         "{what} is made in the step; the device computes with 32 bits in its place", "use torch.float32", "warning"
     ),
     "complex": Rule("{what} is made in the step, and the device has no complex numbers", "keep both parts as tensors"),
+    "mixed-precision": Rule(
+        "{what}: under precision 'fp16' the operands are of two types, which torch does not take there",
+        "where a state in float32 meets a layer, convert it: layer(spikes.to(layer.weight.dtype)); or write the neuron "
+        "as a snn.Neuron, which converts at its ends",
+    ),
     "cumsum": Rule(
         "cumsum becomes a convolution on the device: its cost grows with the square of the length",
         "for a long axis add up in the time loop",
@@ -154,6 +175,7 @@ _READS = {
         "__int__": "int()",
         "__complex__": "complex()",
         "__format__": "a text made of a tensor",
+        "__repr__": "a text made of a tensor",
     },
     "constant-index": {"__index__": "an expression"},
     "backward-in-forward": {
@@ -197,12 +219,21 @@ class Findings:
         text = RULES[rule]
         message = text.message.format(what=what)
         file, line = place if place is not None else (None, None)
-        key = (rule, place, "" if place is not None else message)
+        # one line may make several layers
+        key = (rule, place, message if place is None or rule == "layer-setting" else "")
         self._found.setdefault(key, Finding(rule, message, text.remedy, file, line, severity or text.severity))
 
     def has(self, *rules: str) -> bool:
         """Whether one of these rules was broken."""
         return any(finding.rule in rules for finding in self._found.values())
+
+    def has_errors(self) -> bool:
+        """Whether something was found that `compile` refuses."""
+        return any(finding.severity == "error" for finding in self._found.values())
+
+    def at(self, place: Optional[Place]) -> bool:
+        """Whether something was found at this line."""
+        return place is not None and any(found == place for _, found, _ in self._found)
 
     def all(self) -> List[Finding]:
         return list(self._found.values())

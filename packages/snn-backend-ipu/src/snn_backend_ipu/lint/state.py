@@ -11,13 +11,14 @@ from types import FunctionType
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from snn_backend_ipu.lint.watch import SKIPPED
+from snn_backend_ipu.lint.watch import SKIPPED, storage_of
 from snn_core.lower.refusal import Place
 
-__all__ = ["Change", "Held"]
+__all__ = ["Change", "Held", "made_at"]
 
 _OWN = frozenset(vars(nn.Module()))
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -25,6 +26,7 @@ _DEPTH, _ITEMS = 4, 1000
 _PYTHON = os.path.dirname(os.__file__) + os.sep
 _CHANGES = ("append", "appendleft", "extend", "insert", "add", "update", "setdefault", "pop", "popleft", "clear")
 _REGISTERS = ("register_buffer", "register_parameter")
+_NOT_THE_USERS = ("torch.nn.", "snn_core.", "builtins")
 
 
 class Change(NamedTuple):
@@ -45,11 +47,11 @@ class Held:
         for layer, module in modules.items():
             for kind, name, value in _contents(module):
                 mark = self._mark(value, _DEPTH)
-                # batch norm writes its statistics without a trace in the tensor's version
-                self._marks[layer, kind, name] = (mark, _digest(value)) if kind == "buffer" else mark
+                # batch norm and `.data` write without a trace in the tensor's version
+                self._marks[layer, kind, name] = mark if kind == "attribute" else (mark, _digest(value))
 
-    def changes(self, after: "Held") -> Iterator[Change]:
-        """What `after`, of the same modules, has otherwise."""
+    def changes(self, after: "Held", written: Mapping[int, Place]) -> Iterator[Change]:
+        """What `after`, of the same modules, has otherwise. written: the lines that wrote in place, by memory."""
         for key, mark in after._marks.items():
             before = self._marks.get(key)
             if before == mark:
@@ -60,7 +62,8 @@ class Held:
             if rule is not None:
                 label = f"{type(module).__name__}.{name}"
                 what = f"the {kind} {label}" + (f" (layer {layer!r})" if layer else "")
-                yield Change(rule, what, written_at(name, module, after._modules.values()))
+                place = None if kind == "attribute" else written.get(_memory(getattr(module, name)))
+                yield Change(rule, what, place or written_at(name, module, after._modules.values()))
 
     def _mark(self, value: Any, depth: int) -> Any:
         """Equal for equal contents, at two moments of one value."""
@@ -118,7 +121,7 @@ def written_at(name: str, owner: nn.Module, modules: Iterable[nn.Module]) -> Opt
     """
     for module in (owner, *modules):
         for kind in type(module).__mro__:
-            if kind.__module__.startswith(("torch.nn.", "snn_core.", "builtins")):
+            if kind.__module__.startswith(_NOT_THE_USERS):
                 continue
             functions = [f for f in vars(kind).values() if isinstance(f, FunctionType) and f.__name__ != "__init__"]
             for function in sorted(functions, key=lambda f: f.__name__ != "forward"):
@@ -128,8 +131,32 @@ def written_at(name: str, owner: nn.Module, modules: Iterable[nn.Module]) -> Opt
     return None
 
 
+def made_at(layer: str, model: nn.Module) -> Optional[Place]:
+    """The line of a user's constructor that assigns a layer, or the nearest container around it; None where none does.
+
+    layer: its path in the model, "net.0".
+    """
+    while layer:
+        parent, _, name = layer.rpartition(".")
+        for kind in type(model.get_submodule(parent)).__mro__:
+            made = inspect.unwrap(vars(kind).get("__init__", object.__init__))
+            if not kind.__module__.startswith(_NOT_THE_USERS):
+                line = next(_writing_lines(made, name), None)
+                if line is not None:
+                    return Place(made.__code__.co_filename, line)
+        layer = parent
+    return None
+
+
+def _memory(value: Optional[Tensor]) -> int:
+    return 0 if value is None else storage_of(value)
+
+
 def _digest(value: Optional[Tensor]) -> int:
-    return 0 if value is None else hash(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    if value is None:
+        return 0
+    # in bytes, since numpy has no bfloat16
+    return hash(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _writing_lines(function: Any, name: str) -> Iterator[int]:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -16,14 +16,14 @@ from snn_backend_ipu.lint.rules import ASKING, LOSSES, VALUE_SHAPED, Findings
 from snn_core import linting
 from snn_core.lower.refusal import Place, place_of_caller
 
-__all__ = ["SKIPPED", "Call", "Watch"]
+__all__ = ["DEVICE", "HOST", "SKIPPED", "Call", "Watch", "storage_of"]
 
-SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.abspath(__file__)) + os.sep)
+SKIPPED = (*linting.NOT_THE_USERS, os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep)
 _AUTOGRAD = os.path.join(os.path.dirname(torch.__file__), "autograd", "function.py")
-_HERE = torch.device("cpu", 0)
-# `.to(x.device)` is right and `.to("cpu")` is not: what a tensor gives as its device can be told from what one writes
-_DEVICE = torch.Tensor.device.__get__
+DEVICE, HOST = torch.device("ipu", 0), torch.device("cpu")
+_DEVICE, _IS_CPU = torch.Tensor.device.__get__, torch.Tensor.is_cpu.__get__  # type: ignore[attr-defined]
 _DATA = (torch.Tensor.data.__get__, torch.Tensor.data.__set__)  # type: ignore[attr-defined]
+_FROM_PYTHON = ("tensor", "as_tensor", "asarray", "new_tensor")
 
 
 class Call(NamedTuple):
@@ -38,16 +38,23 @@ class Watch:
     """Sees one forward, from `with watch.watching():` to its end, and adds what breaks a rule to `findings`.
 
     end: the code below which calls are the step's.   known: the tensors that the device has.
-    first: whether this is the first call of all.   calls: the operations, in their order.
+    first: whether this is the first call of all.   device: what these tensors give as their device.
+    calls: the operations, in their order.
     losses: torch's own losses, by name, with their lines and results.
+    written: the lines that wrote into a tensor in place, by its memory.
+    applied: the lines that applied a `torch.autograd.Function`, by its class.
     """
 
-    def __init__(self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool) -> None:
-        self.findings, self.end, self.first = findings, end, first
+    def __init__(
+        self, findings: Findings, end: CodeType, known: Iterable[Tensor], first: bool, device: torch.device
+    ) -> None:
+        self.findings, self.end, self.first, self.device = findings, end, first, device
         self.calls: List[Call] = []
         self.losses: List[Tuple[str, Optional[Place], Tensor]] = []
+        self.written: Dict[int, Place] = {}
+        self.applied: Dict[type, Place] = {}
         self.excused = 0
-        self._storages: Dict[int, Tensor] = {0: torch.empty(0)}
+        self._storages: Dict[int, torch.UntypedStorage] = {0: torch.empty(0).untyped_storage()}
         for tensor in known:
             self.learn(tensor)
 
@@ -57,14 +64,21 @@ class Watch:
             yield
 
     def learn(self, value: Any) -> None:
-        """Remember that the device has these tensors. They are kept, so that no other takes their place in memory."""
+        """Remember that the device has these tensors. Their memory is kept, so that no other tensor gets it: the tensor
+        itself may be given other memory, by `.data = ...`.
+        """
         for tensor in _tensors(value):
-            self._storages.setdefault(_storage(tensor), tensor)
+            if tensor.layout == torch.strided:
+                self._storages.setdefault(storage_of(tensor), tensor.untyped_storage())
+
+    def has(self, tensor: Tensor) -> bool:
+        """Whether the device has this tensor."""
+        return tensor.layout != torch.strided or storage_of(tensor) in self._storages
 
     def foreign(self, args: Any, kwargs: Any) -> Tuple[List[Tensor], bool]:
         """The tensors that meet the device's own and are none, and whether the result is the device's."""
         given = list(_tensors((args, kwargs)))
-        others = [t for t in given if t.layout == torch.strided and _storage(t) not in self._storages]
+        others = [t for t in given if not self.has(t)]
         own = len(others) < len(given) or not given
         return (others if own else []), own
 
@@ -105,12 +119,15 @@ class _Functions(TorchFunctionMode):
         if name in ("to", "cuda", "cpu") and _moves(name, args[1:], kwargs):
             self.watch.report("host-move", f".{name}()")
             return args[0].clone() if name == "cpu" else args[0]
+        args, kwargs = tuple(map(_here, args)), {key: _here(value) for key, value in kwargs.items()}
         if not torch.is_grad_enabled() and name != "detach":
             self._without_gradient(name, args, kwargs)
         if name in ASKING:
             rule, what = ASKING[name]
             self.watch.report(rule, what)
             return self.watch.excuse(func, args, kwargs)
+        if name in _FROM_PYTHON and _holds_tensors((*args, *kwargs.values())):
+            self.watch.report("host-value", f"{name}([...]) of other tensors, in place of torch.stack,")
         if name == "repeat_interleave" and isinstance(kwargs.get("repeats", args[:2][-1] if args else None), Tensor):
             self.watch.report("value-shape", "repeat_interleave with a tensor of repeats")
         if name == "one_hot" and (len(args) > 1 or "num_classes" in kwargs):
@@ -122,6 +139,8 @@ class _Functions(TorchFunctionMode):
             isinstance(value, (torch.device, Tensor)) for value in (*args[1:], *kwargs.values())
         )
         foreign, _ = self.watch.foreign(args, kwargs)
+        if not moved:
+            foreign = self._without_weights(foreign, name)
         result = func(*args, **kwargs)
         if not moved and isinstance(result, Tensor) and any(not t.ndim for t in foreign):
             self.watch.report_foreign(name)  # the other mode cannot tell it from a number of Python
@@ -131,16 +150,24 @@ class _Functions(TorchFunctionMode):
             self.watch.learn(result)
         return result
 
+    def _without_weights(self, foreign: List[Tensor], name: str) -> List[Tensor]:
+        weights = [tensor for tensor in foreign if isinstance(tensor, torch.nn.Parameter)]
+        if weights:
+            if self.watch.first:
+                self.watch.report("unregistered-layer", name)
+            self.watch.learn(weights)  # reported, and no host's tensor besides
+        return [tensor for tensor in foreign if not isinstance(tensor, torch.nn.Parameter)]
+
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func == _DEVICE and args[0].device.type == "cpu":
-            return _HERE
+        if func in (_DEVICE, _IS_CPU) and self.watch.has(args[0]):
+            return self.watch.device if func == _DEVICE else self.watch.device == HOST
         if func in _DATA and (args[0].requires_grad or func == _DATA[1]):
             self.watch.report("data", ".data")
         return func(*args, **kwargs)
 
     def _without_gradient(self, name: str, args: Any, kwargs: Any) -> None:
         tensors = _tensors((args, kwargs))
-        if any(t.requires_grad for t in tensors) and not _in_custom_function():
+        if any(t.requires_grad for t in tensors) and _apply_frame() is None:
             self.watch.report("no-grad", name)
 
 
@@ -154,20 +181,26 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = str(func).split(".")[1]
+        if not torch.is_grad_enabled():
+            self.watch.applied.update(_application())
         foreign, own = self.watch.foreign(args, kwargs)
         if any(t.ndim for t in foreign):
             self.watch.report_foreign(name)
         self._judge(name, args, kwargs)
         result = func(*args, **kwargs)
         tensors = list(_tensors(result))
-        if own or name == "lift_fresh":
+        if own or (name == "lift_fresh" and not _is_borrowed(args[0])):
             self.watch.learn(tensors)
         for t in tensors:
             rule = "complex" if t.dtype.is_complex else "float64" if t.dtype == torch.float64 and t.ndim else None
             if rule is not None and not self.watch.findings.has(rule):  # once: what comes of it is of that type too
                 self.watch.report(rule, f"a tensor of {str(t.dtype).replace('torch.', '')}")
+        place = self.watch.place()
+        if place is not None:
+            for t in _written_by(func, args):
+                self.watch.written.setdefault(storage_of(t), place)
         results = tuple((tuple(t.shape), str(t.dtype)) for t in tensors)
-        self.watch.calls.append(Call(str(func), results, self.watch.place()))
+        self.watch.calls.append(Call(str(func), results, place))
         return result
 
     def _judge(self, name: str, args: Any, kwargs: Any) -> None:
@@ -176,8 +209,10 @@ class _Operations(TorchDispatchMode):
             watch.report(*_reading(args[0].dtype))
         elif name in VALUE_SHAPED:
             watch.report("value-shape", VALUE_SHAPED[name])
-        elif name in ("index", "index_put", "index_put_") and _is_mask(args[1]):
+        elif name == "index" and _has_mask(args[1]):
             watch.report("value-shape", "a boolean index")
+        elif name in ("index_put", "index_put_") and len(args[1]) > 1 and _has_mask(args[1]):
+            watch.report("masked-write")
         elif name.startswith("nll_loss") and len(args) > 2 and args[2] is not None:
             watch.report("weighted-loss")
         elif name in ("cumsum", "cumsum_"):
@@ -193,28 +228,59 @@ def _reading(dtype: torch.dtype) -> Tuple[str, str]:
 
 
 def _moves(name: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> bool:
-    """Whether a device is named, and not taken from a tensor."""
+    """Whether another device than the tensors' own is asked for."""
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, torch.device))]
-    return name != "to" or any(torch.device(device) != _HERE for device in given)
+    return name != "to" or any(torch.device(device).type != DEVICE.type for device in given)
 
 
-def _is_mask(indices: Sequence[Optional[Tensor]]) -> bool:
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+def _holds_tensors(given: Sequence[Any]) -> bool:
+    """Whether a list among these has a tensor for a number."""
+    return any(isinstance(value, (list, tuple)) and next(_tensors(value), None) is not None for value in given)
 
 
-def _in_custom_function() -> bool:
-    """Whether a forward of a `torch.autograd.Function` runs, which torch itself runs without gradient."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename == _AUTOGRAD:
-            return True
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
+def _here(value: Any) -> Any:
+    """The device that computes in the place of the one that tensors give."""
+    return HOST if isinstance(value, torch.device) and value.type == DEVICE.type else value
+
+
+def _is_borrowed(tensor: Tensor) -> bool:
+    """Whether the memory is another's, numpy's: torch does not resize it."""
+    held = tensor.untyped_storage()
+    try:
+        held.resize_(held.nbytes())
+    except RuntimeError:
+        return True
     return False
 
 
-def _storage(tensor: Tensor) -> int:
+def _has_mask(indices: Sequence[Optional[Tensor]]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _written_by(func: OpOverload, args: Sequence[Any]) -> Iterator[Tensor]:
+    for argument, given in zip(func._schema.arguments, args):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _tensors(given)
+
+
+def _apply_frame() -> Optional[FrameType]:
+    """The frame that applies a `torch.autograd.Function`, whose forward torch itself runs without gradient."""
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _AUTOGRAD:
+        frame = frame.f_back
+    return frame
+
+
+def _application() -> Dict[type, Place]:
+    """The `torch.autograd.Function` whose forward runs, with the user's line that applied it; empty where none runs."""
+    frame = _apply_frame()
+    kind = None if frame is None else frame.f_locals.get("cls")
+    while frame is not None and frame.f_code.co_filename.startswith(SKIPPED):
+        frame = frame.f_back
+    return {} if frame is None or kind is None else {kind: Place(frame.f_code.co_filename, frame.f_lineno)}
+
+
+def storage_of(tensor: Tensor) -> int:
     """Where the numbers are; views are where their base is. 0 for no numbers, and for a sparse tensor."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 

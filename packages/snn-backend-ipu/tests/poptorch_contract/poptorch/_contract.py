@@ -5,12 +5,14 @@ Nothing here exists in PopTorch. Code under test never touches it.
 
 import contextlib
 import os
+import weakref
 
 from ._errors import compiler_error
 
 STAGES = ("move", "trace", "compile", "attach", "execute", "save", "load")
 
-_machine = {"ipus": 0, "version": 2}
+# held: the IPUs of each attached executable; one that is gone holds none.
+_machine = {"ipus": 0, "version": 2, "held": weakref.WeakKeyDictionary()}
 _faults = []
 # The class of each model that was traced, so that a test can count them.
 traces = []
@@ -20,7 +22,7 @@ traces = []
 def hardware(ipus, version=2):
     """Pretend that the machine has so many IPUs; without it there are none, and only the IPU Model can be used."""
     before = dict(_machine)
-    _machine.update(ipus=ipus, version=version)
+    _machine.update(ipus=ipus, version=version, held=weakref.WeakKeyDictionary())
     try:
         yield
     finally:
@@ -63,8 +65,11 @@ def uses_ipu_model(options):
     return os.environ.get("POPTORCH_IPU_MODEL", "0") not in ("", "0")
 
 
-def acquire(options, ipus):
-    """Check that a device with so many IPUs can be had; PopTorch reserves powers of two."""
+def reserved(options, ipus):
+    """Check that there is a device with so many IPUs and return how many are reserved: PopTorch takes powers of two.
+
+    None are reserved of the IPU Model, and none for an offline target.
+    """
     rounded = 1 << (ipus - 1).bit_length()
     if rounded != ipus and not options.auto_round_num_ipus:
         raise compiler_error(
@@ -75,6 +80,22 @@ def acquire(options, ipus):
     if uses_ipu_model(options):
         if offline:
             raise compiler_error("The offline IPU target cannot be used with the IPU Model")
-        return
-    if not offline and not hardware_version(rounded):
+        return 0
+    if offline:
+        return 0
+    if not hardware_version(rounded):
         raise compiler_error(f"Failed to acquire {rounded} IPU(s)")
+    return rounded
+
+
+def acquire(executable, ipus):
+    """Give IPUs to an executable, unless others hold them. ipus: as `reserved` says."""
+    held = _machine["held"]
+    if ipus and ipus > _machine["ipus"] - sum(held.values()):
+        raise compiler_error(f"Failed to acquire {ipus} IPU(s)")
+    held[executable] = ipus
+
+
+def release(executable):
+    """Take its IPUs back from an executable."""
+    _machine["held"].pop(executable, None)

@@ -1,6 +1,7 @@
 """The loader: combined batches, and in the asynchronous modes memory that is written again."""
 
 import collections
+import pickle
 
 import torch
 
@@ -138,7 +139,8 @@ class AsynchronousDataAccessor:
                 "The 'drop_last=False' option from the DataLoader only works if 'rebatched_size' is specified too."
             )
         assert rebatched_size is None or rebatched_size > 1, "rebatched_size must be None or greater than 1"
-        self._dataset = dataset
+        # the real one writes the dataset to a file, from which a process of its own reads it
+        self._dataset = pickle.loads(pickle.dumps(dataset, protocol=4))
         self._terminated = False
         self._ring = collections.deque(maxlen=buffer_size)
         self._batches = None

@@ -41,6 +41,19 @@ LOSSES = {
         "triplet_margin_loss",
     )
 }
+OF_ONE_TYPE = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.mv.default,
+    aten.addmv.default,
+    aten.dot.default,
+    aten.convolution.default,
+    aten.native_layer_norm.default,
+    aten.native_group_norm.default,
+)
+INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 WEIGHTED = {aten.nll_loss_forward.default, aten.nll_loss2d_forward.default}
 DEVICE_TYPES = {torch.float64: torch.float32}
 FLOATS = (torch.float16, torch.float32)
@@ -105,7 +118,10 @@ class IpuTensor(torch.Tensor):
         self._index = index
         return self
 
-    def __repr__(self):
+    def __repr__(self, *, tensor_contents=None):
+        if recorder() is not None:
+            # torch reads the values of an IPU's tensor by way of the CPU
+            self.cpu()
         return f"tensor(..., size={tuple(self.shape)}, dtype={self.dtype}, device='ipu:0')"
 
     @classmethod
@@ -117,6 +133,8 @@ class IpuTensor(torch.Tensor):
         if func == torch.Tensor.data.__get__:
             # `.data` is not to be relied on: here it does not cut the gradient
             return aten.alias(args[0])
+        if func is torch._C._nn.one_hot:
+            return one_hot(*args, **kwargs)
         result = super().__torch_function__(func, types, args, kwargs)
         if func in LOSSES and isinstance(result, IpuTensor) and recorder() is not None:
             return recorder().loss(result)
@@ -174,7 +192,10 @@ class Recorder(TorchDispatchMode):
         """Record one operation and return its traced result."""
         check(func, args, kwargs)
         if func is aten.lift_fresh.default:
-            return self.constant(args[0])
+            return args[0] if borrowed(args[0]) else self.constant(args[0])
+        if of_host(args):
+            result = func(*args, **{key: host(value) for key, value in kwargs.items()})
+            return self.constant(result) if on_device(kwargs.get("device")) else result
         kwargs = {key: host(value) for key, value in kwargs.items()}
         args = tree_map(host, args)
         for argument, arg in zip(func._schema.arguments, args):
@@ -220,7 +241,10 @@ class Recorder(TorchDispatchMode):
             return arg
         if arg.dim():
             shape = list(arg.shape)
-            raise compiler_error(f"Expected an IPU tensor but got tensor(device=cpu, shape={shape}, dtype={arg.dtype})")
+            raise compiler_error(
+                f"Expected an IPU tensor but got tensor(device=cpu, shape={shape}, dtype={arg.dtype}). Constant "
+                "tensors should be moved explicitly to the IPU, via cpu_tensor.to(ipu_tensor.device)."
+            )
         index = self.place()
         self.constants[index] = demoted(arg.detach().clone())
         return Ref(index)
@@ -231,6 +255,34 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
+def borrowed(tensor):
+    """Say whether a tensor's memory is somebody else's, such as numpy's: torch does not resize it."""
+    held = tensor.untyped_storage()
+    try:
+        held.resize_(held.nbytes())
+    except RuntimeError:
+        return True
+    return False
+
+
+def of_host(args):
+    """Say whether an operation has the host's tensors alone; numbers with no dimension are the graph's constants."""
+    tensors = [arg for arg in tree_flatten(args)[0] if isinstance(arg, torch.Tensor)]
+    return any(arg.dim() for arg in tensors) and not any(isinstance(arg, IpuTensor) for arg in tensors)
+
+
+def on_device(device):
+    """Say whether this is the pretended device, by the name that Python sees or by the one inside."""
+    return device is not None and torch.device(device).type in (DEVICE.type, "meta")
+
+
+def one_hot(x, num_classes=-1):
+    """Compute torch's one_hot: torch's own asks for the values that a traced tensor does not have."""
+    if num_classes < 0:
+        raise compiler_error("one_hot: num_classes must be given, since it cannot be read from the values")
+    return x.unsqueeze(-1).eq(torch.arange(num_classes)).to(torch.int64)
+
+
 def check(func, args, kwargs):
     """Refuse what the device cannot do."""
     if func is aten._local_scalar_dense.default:
@@ -239,16 +291,23 @@ def check(func, args, kwargs):
             "graph is traced: value-dependent control flow is not supported"
         )
     device = kwargs.get("device")
-    made = func is aten.lift_fresh.default or not any(isinstance(arg, torch.Tensor) for arg in tree_flatten(args)[0])
-    if device is not None and torch.device(device).type == "cpu" and not made:
+    moved = any(isinstance(arg, IpuTensor) for arg in tree_flatten(args)[0])
+    if device is not None and torch.device(device).type == "cpu" and moved:
         raise compiler_error(
             'Illegal move to CPU (via `.to("cpu")`) when using the dispatcher. '
             "Instead, return this output as an IPU tensor."
         )
     if func in (aten.nonzero.default, aten.masked_select.default, aten.unique_dim.default, aten._unique2.default):
         raise compiler_error(f"{func}: the shape of the result depends on values")
-    if func is aten.index.Tensor and any(index is not None and index.dtype == torch.bool for index in args[1]):
-        raise compiler_error(f"{func} with a mask: the shape of the result depends on values")
+    if func in OF_ONE_TYPE:
+        kinds = {arg.dtype for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point()}
+        if len({DEVICE_TYPES.get(kind, kind) for kind in kinds}) > 1:
+            raise compiler_error(f"{func}: expected operands of one type but got {sorted(map(str, kinds))}")
+    if func in INDEXED:
+        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+        # a mask alone, x[mask] = value, is a choice between two tensors
+        if masks and (func is aten.index.Tensor or len(args[1]) > 1):
+            raise compiler_error(f"{func}: Indexing using boolean or byte tensor masks is unsupported")
     if func in WEIGHTED and len(args) > 2 and args[2] is not None:
         raise compiler_error("nll_loss: a weight for each class is not supported")
     if func in (aten.resize_.default, aten.set_.source_Tensor, aten.t_.default, aten.transpose_.default):

@@ -11,14 +11,18 @@ from .enums import OutputMode, ReductionType
 
 
 class Executable:
-    """The graph with everything that the device keeps. weights: name -> tensor; fixed: buffers that never change."""
+    """The graph with everything that the device keeps. weights: name -> tensor; fixed: buffers that never change.
 
-    def __init__(self, graph, options, optimizer, groups):
+    ipus: of a real device, that it holds while it is attached.
+    """
+
+    def __init__(self, graph, options, optimizer, groups, ipus):
         self.graph = graph
         self.options = options
         self.optimizer = optimizer
         # parameter's name -> index of its optimiser's group
         self.groups = groups
+        self.ipus = ipus
         self.attached = False
         self.states = {}
         self.weights = {}

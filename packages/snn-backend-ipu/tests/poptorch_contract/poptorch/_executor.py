@@ -193,11 +193,11 @@ class PoplarExecutor(Extras):
         bound = copy.copy(inputs)
         bound.arguments = mapped(dict(inputs.arguments), lambda tensor: self._narrowed(tensor.detach()))
         optimizer = self._optimizer if self._training else None
-        graph, self._returned, groups, stages = traced(self._model, bound, self._options, optimizer)
+        graph, self._returned, groups = traced(self._model, bound, self._options, optimizer)
         graph.check(self._training)
         _contract.reach("compile")
-        check_device(stages, self._options, self._training)
-        self._executable = Executable(graph, self._options, self._device_optimizer, groups)
+        ipus = check_device(graph, self._options, self._training)
+        self._executable = Executable(graph, self._options, self._device_optimizer, groups, ipus)
         self._executable.upload(*self._tensors())
         leave_in_cache(graph, self._options._Popart.options)
         if self._options.connection_type != ConnectionType.Never:
@@ -271,6 +271,7 @@ class PoplarExecutor(Extras):
 
     def _attach(self):
         _contract.reach("attach")
+        _contract.acquire(self._executable, self._executable.ipus)
         self._executable.attached = True
         self.copyWeightsToDevice()
         if self._training:
@@ -287,6 +288,7 @@ class PoplarExecutor(Extras):
         if not self._executable.attached:
             raise Error("Device is not attached")
         self._executable.attached = False
+        _contract.release(self._executable)
 
     def destroy(self):
         """Give up the executable, and in training give the model its class back."""
@@ -295,6 +297,7 @@ class PoplarExecutor(Extras):
         if self._training:
             self.copyWeightsToHostIfNeeded()
             self._optimizer.state_dict()
+        _contract.release(self._executable)
         self._executable = None
         if self._training:
             _wrapping.unwrap(self._user_model)

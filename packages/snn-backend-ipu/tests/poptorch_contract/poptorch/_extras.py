@@ -20,6 +20,7 @@ class Extras:
         self._compiled()
         _contract.reach("save")
         content = {"version": self._poptorch_version, "inputs": self._compiled_inputs, "training": None}
+        content["compiled_for"] = compiled_for(self._executable)
         content["rng_state"] = self.rng_state if save_rng_state else None
         if export_model:
             model = copy.deepcopy(self._model)
@@ -40,12 +41,17 @@ class Extras:
         self.save(filename, export_model)
 
     def loadExecutable(self, filename):
-        """Take the executable of a file; it must be of the same version. The weights are the model's."""
+        """Take the executable of a file; it must be of the same version and model. The weights are the model's."""
         _contract.reach("load")
         content = read(filename, self._poptorch_version)
         inputs = content["inputs"]
         positional = parsed(self._model, (), inputs)
         self._compile(positional)
+        here = compiled_for(self._executable)
+        odd = [name for name, there in content["compiled_for"].items() if here[name] != there]
+        if odd:
+            self.destroy()
+            raise compiler_error(f"{filename} was compiled for another {', '.join(odd)}")
         if content["rng_state"] is not None:
             self.rng_state = content["rng_state"]
 
@@ -105,10 +111,27 @@ def read(filename, version):
     return content
 
 
-def check_device(stages, options, training):
-    """Refuse a pipeline that is not filled, a return period that does not divide, and IPUs that cannot be had."""
+def compiled_for(executable):
+    """Return what an executable holds for good, by name, in values that can be compared and pickled."""
+    graph, optimizer = executable.graph, executable.optimizer
+    return {
+        "graph": [(str(node.function), node.flat_text()) for node in graph.nodes],
+        "weights": {name: (tuple(weight.shape), str(weight.dtype)) for name, weight in executable.weights.items()},
+        "batch": executable.counts(),
+        "output mode": str(executable.options.output_mode),
+        "optimizer": None if optimizer is None else optimizer.fixed(),
+    }
+
+
+def check_device(graph, options, training):
+    """Refuse a pipeline that goes back or is not filled, a return period that does not divide, and IPUs that cannot be
+    had. Return how many IPUs are reserved.
+    """
+    manager = options._execution_strategy._stages_manager
+    stages = manager.stages
     count = len(stages)
     if count > 1 and options._execution_strategy.pipelined:
+        graph.check_order(manager.begun)
         needed = 2 * count - 1 if training else count
         depth = options.Training.gradient_accumulation if training else options.device_iterations
         what = "gradient accumulation factor" if training else "batchesPerStep"
@@ -120,7 +143,7 @@ def check_device(stages, options, training):
     if (options.device_iterations * options.Training.gradient_accumulation) % period:
         raise compiler_error(f"The number of batches of a call must be a multiple of the return period ({period})")
     ipus = max(stages.values(), default=0) + 1
-    _contract.acquire(options, ipus * options.replication_factor)
+    return _contract.reserved(options, ipus * options.replication_factor)
 
 
 def leave_in_cache(graph, popart):

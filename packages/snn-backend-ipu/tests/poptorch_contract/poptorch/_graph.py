@@ -27,6 +27,26 @@ class Graph:
         if training:
             self.loss = self.final_loss()
 
+    def check_order(self, begun):
+        """Refuse an operation of a pipeline that reads what a later stage makes. begun: (nodes before it, stage)."""
+        # what is made of constants alone is one, and of no stage
+        constants, made = set(self.constants), {}
+        stage, begun = 0, list(begun)
+        for number, node in enumerate(self.nodes):
+            while begun and begun[0][0] <= number:
+                _, stage = begun.pop(0)
+            latest = max((made[place] for place in node.reads if place in made), default=stage)
+            if latest > stage:
+                raise compiler_error(
+                    f"{node.function} on pipeline stage {stage} consumes a tensor that is produced on stage {latest}: "
+                    "forward layers must be sharded with increasing IPU index"
+                )
+            results = [place for place in node.results if place is not None]
+            if constants.issuperset(node.reads):
+                constants.update(results)
+            else:
+                made.update((place, stage) for place in results)
+
     def final_loss(self):
         """Return the place of the loss that no other loss was made of."""
         losses = [node for node in self.nodes if node.is_loss]

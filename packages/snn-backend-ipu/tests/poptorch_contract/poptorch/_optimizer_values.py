@@ -72,6 +72,12 @@ class Device:
 
     __hash__ = None
 
+    def fixed(self):
+        """Return what an executable holds of it: its kind, and everything but the values that may change."""
+        attributes = {name: str(value) for name, value in self.attributes.items()}
+        groups = [{name: value for name, value in group.items() if group.constant(name)} for group in self.groups]
+        return self.kind.__name__, attributes, groups
+
     def replaceable_by(self, other):
         """Refuse an optimiser that the compiled program cannot use in this one's place."""
         if self.kind is not other.kind:

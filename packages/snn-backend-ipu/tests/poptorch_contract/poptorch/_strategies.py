@@ -37,6 +37,8 @@ class StagesManager:
         """Forget what the last trace met."""
         self._next_auto_id = 0
         self.stages = {}
+        # (nodes that the trace had, stage) at each block's begin
+        self.begun = []
 
     def nextAutoId(self):
         """Return the id of a block that has none."""
@@ -47,12 +49,13 @@ class StagesManager:
         """Count blocks without an id from 0 again."""
         self._next_auto_id = 0
 
-    def beginStage(self, user_id, ipu_id):
-        """Enter a block."""
+    def beginStage(self, user_id, ipu_id, nodes):
+        """Enter a block, when the trace has so many nodes."""
         user_id = user_id or self.nextAutoId()
         stage = self._stage(user_id, ipu_id)
         ipu = stage._ipu if stage._ipu is not None else ipu_id
         self.stages[stage._stage_id] = stage._stage_id if ipu is None else ipu
+        self.begun.append((nodes, stage._stage_id))
 
     def _stage(self, block_id, ipu_id):
         if self._known:

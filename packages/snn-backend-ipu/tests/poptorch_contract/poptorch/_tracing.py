@@ -17,8 +17,7 @@ from .ops import Block
 def traced(model, bound, options, optimizer):
     """Trace the model's forward and put the host's weights back. bound: forward's arguments.
 
-    Returns the graph, what forward returned, the group of each trained parameter, and the IPU of each stage. optimizer:
-    None for inference.
+    Returns the graph, what forward returned, and the group of each trained parameter. optimizer: None for inference.
 
     Here, as in the real one, a failure before `cpu_aliases` is known is hidden by the UnboundLocalError of its own
     clean-up.
@@ -61,7 +60,7 @@ def traced(model, bound, options, optimizer):
     parameters = {name: places.pop(name) for name, _ in model.named_parameters()}
     outputs = [tensor._index for tensor in tensors_of(result) if on_ipu(tensor)]
     graph = Graph(recorder, [tensor._index for tensor in tensors_of(inputs)], parameters, places, outputs)
-    return graph, result, groups, manager.stages
+    return graph, result, groups
 
 
 def owned(model, kind):

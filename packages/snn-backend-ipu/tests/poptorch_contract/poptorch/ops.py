@@ -114,7 +114,7 @@ class Block(torch.nn.Module):
     def start(user_id=None, ipu_id=None):
         """Begin a block that lasts until the next."""
         if Block._stages_manager is not None:
-            Block._stages_manager.beginStage(user_id, ipu_id)
+            Block._stages_manager.beginStage(user_id, ipu_id, len(recorder().nodes))
 
     def __enter__(self):
         Block.start(self._user_id, self._ipu_id)

@@ -27,16 +27,20 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def load(path: Optional[PathLike] = None, changes: Iterable[str] = (), backend: Optional[str] = None) -> Config:
-    """Read a file, or nothing but defaults, with `changes` such as "train.epochs=3" and a backend's name on top of it.
+    """Read a file, or nothing but defaults, with a backend's name and `changes` such as "train.epochs=3" on top of it.
 
-    Raises ConfigError for a file that is missing or no TOML, and for what `Config.from_mapping` refuses.
+    A backend other than the file's starts from its own defaults. Raises ConfigError for a file that is missing or no
+    TOML, for changes that name another backend, and for what `Config.from_mapping` refuses.
     """
-    raw = override({} if path is None else _read(Path(path)), changes)
+    raw = {} if path is None else dict(_read(Path(path)))
     if backend is not None:
         section = raw.get("backend", {})
         kept = isinstance(section, Mapping) and section.get("name") == backend
         raw["backend"] = section if kept else backend
-    return Config.from_mapping(raw)
+    config = Config.from_mapping(override(raw, changes))
+    if backend is not None and config.backend.name != backend:
+        raise ConfigError(f"--backend names {backend!r}, and --set {config.backend.name!r}; give one of them")
+    return config
 
 
 def load_run(folder: PathLike, changes: Iterable[str] = (), backend: Optional[str] = None) -> Config:

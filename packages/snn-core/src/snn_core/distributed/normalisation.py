@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snn_core.distributed.mean import Whole
-from snn_core.errors import Unsupported
+from snn_core.errors import ShapeError, Unsupported
 
 __all__ = ["join_statistics"]
 
@@ -72,6 +72,11 @@ def _forward(module: Any, whole: Whole, x: Tensor) -> Tensor:
     module._check_input_dim(x)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     out, mean, variance, count = _Normalise.apply(wide, module.weight, module.bias, whole, module.eps)
+    if not count > 1:  # the same in every process
+        raise ShapeError(
+            f"batch norm in training needs more than one value for each channel, and all processes together have one "
+            f"(input {tuple(x.shape)}); give a larger batch, or normalise each sample: nn.GroupNorm"
+        )
     if module.track_running_stats:
         _track(module, mean, variance * count / (count - 1))
     return out.to(x.dtype)

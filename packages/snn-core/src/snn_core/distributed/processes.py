@@ -21,7 +21,15 @@ TIMEOUT_S = 600.0
 """How long processes wait for one another unless told otherwise, in seconds."""
 
 _FAILURE, _FAILURES = "snn/failure", "snn/failures"
-_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "timed out waiting", "socket")
+_LOST = (
+    "/gloo/",  # the file that gloo names in its errors
+    "nccl error",
+    "connection closed by peer",
+    "connection reset by peer",
+    "timed out waiting",
+    "socket timeout",
+    "client socket has",
+)
 
 
 class Processes:
@@ -190,6 +198,11 @@ def _meet(collectives: str, timeout: datetime.timedelta) -> Processes:
 
 def _initialize(collectives: str, timeout: datetime.timedelta) -> Any:
     count, rank = _number("WORLD_SIZE"), _number("RANK")
+    if rank >= count:
+        raise ConfigError(
+            f"the environment variable RANK is {rank} and WORLD_SIZE {count}; RANK must be 0 to {count - 1}, each "
+            "once, as torchrun sets it; start the processes with torchrun, or unset WORLD_SIZE to train in one"
+        )
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if name not in os.environ:
             raise ConfigError(
@@ -262,9 +275,11 @@ def _number(name: str, default: Optional[int] = None) -> int:
         number = int(text or "")
     except ValueError:
         number = -1
-    if number < (1 if name.endswith("SIZE") else 0):
+    least = 1 if name.endswith("SIZE") else 0
+    if number < least:
         raise ConfigError(
-            f"the environment variable {name} is {'not set' if text is None else repr(text)}; it must be a number, as "
-            "torchrun sets it; start the processes with torchrun, or unset WORLD_SIZE to train in one"
+            f"the environment variable {name} is {'not set' if text is None else repr(text)}; it must be a number of "
+            f"{least} or more, as torchrun sets it; start the processes with torchrun, or unset WORLD_SIZE to train in "
+            "one"
         )
     return number

@@ -1,19 +1,21 @@
 """Checkpoints of a run: when they are written, how they are found and what they must fit."""
 
 import os
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Union
+from typing import TYPE_CHECKING, Any, Dict, Union
 
 from torch import nn
 
 from snn_core import checkpoint
-from snn_core.errors import CheckpointError
+from snn_core.errors import CheckpointError, ConfigError
 from snn_core.hookspecs import hookimpl
 from snn_core.trainer.identity import require_same
 from snn_core.trainer.run import best_of
+from snn_core.trainer.settings import OF_THE_DEVICE
 
 if TYPE_CHECKING:
-    from snn_core.trainer.run import Run
+    from snn_core.trainer.run import Plan, Run
 
 __all__ = ["Checkpoints", "checkpoint_path", "load_weights", "read_checkpoint"]
 
@@ -41,14 +43,30 @@ def checkpoint_path(folder: PathLike, which: str) -> Path:
     return Path(folder) / "checkpoints" / f"{which}.safetensors"
 
 
-def read_checkpoint(folder: PathLike, identity: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the last state of the run in `folder`, for a run of this `identity`.
+def read_checkpoint(folder: PathLike, plan: "Plan") -> Dict[str, Any]:
+    """Return the last state of the run in `folder`, for a run of this `plan`; warn of other settings of a device.
 
     Raises CheckpointError where there is none, it is damaged or of another model, ConfigError where settings differ.
     """
     path = checkpoint_path(folder, "last")
     state = _read(path)
-    require_same(state["identity"], identity, path)
+    free = () if state["backend"] == plan.backend else OF_THE_DEVICE
+    changed = require_same(state["identity"], plan.identity(), path, free)
+    if changed:
+        warnings.warn(
+            f"{path} was saved on the backend {state['backend']!r} and goes on on {plan.backend!r} with other "
+            f"settings: {'; '.join(changed)}; the weights become others than they would have there",
+            UserWarning,
+            stacklevel=2,
+        )
+    # at the same place of the epoch, in calls of another size
+    steps, at_once = state["loop"]["batch"] * state["settings"]["steps_per_call"], plan.settings.steps_per_call
+    if steps % at_once:
+        raise ConfigError(
+            f"{path} stands {steps} optimiser steps into an epoch, and steps_per_call is {at_once}; set it to "
+            f"a divisor of {steps}"
+        )
+    state["loop"]["batch"] = steps // at_once
     return state
 
 

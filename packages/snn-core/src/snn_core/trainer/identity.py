@@ -2,7 +2,7 @@
 
 import platform
 import re
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
@@ -44,19 +44,25 @@ def identity(
     return {"model": {**modules, **tensors}, "run": run}
 
 
-def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: object) -> None:
-    """Raise CheckpointError for another model, ConfigError for other settings, each naming what was and what is now."""
+def require_same(
+    saved: Mapping[str, Any], now: Mapping[str, Any], path: object, free: Collection[str] = ()
+) -> List[str]:
+    """What differs among the settings `free`, in words.
+
+    Raises CheckpointError for another model, ConfigError for other settings, each naming what was and what is now.
+    """
     layers = differences(saved["model"], now["model"])
     if layers:
         raise CheckpointError(
             f"{path} belongs to another model: {'; '.join(layers[:3])}{_more(layers[3:])}; build the model as it was"
         )
-    changed = differences(saved["run"], now["run"])
+    changed = differences(*({k: v for k, v in run["run"].items() if k not in free} for run in (saved, now)))
     if changed:
         raise ConfigError(
             f"{path} cannot be resumed with other settings: {'; '.join(changed)}; "
             "set them as they were, or start a new run"
         )
+    return differences(*({name: run["run"][name] for name in free} for run in (saved, now)))
 
 
 def versions() -> Dict[str, str]:

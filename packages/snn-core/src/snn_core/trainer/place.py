@@ -2,12 +2,13 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Union
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Union
 
 from snn_core.distributed import Processes
 from snn_core.errors import ConfigError
 from snn_core.trainer.checkpointing import checkpoint_path, read_checkpoint
 from snn_core.trainer.folder import PathLike, RunFolder
+from snn_core.trainer.run import Plan
 from snn_core.trainer.settings import Settings
 
 __all__ = ["Place", "Resume", "opened"]
@@ -26,7 +27,7 @@ class Place(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(settings: Settings, resume: Resume, identity: Mapping[str, Any], processes: Processes) -> Iterator[Place]:
+def opened(plan: Plan, resume: Resume, processes: Processes) -> Iterator[Place]:
     """Open the run's folder in the first process, and hand what was saved there to all.
 
     resume: as in `Trainer.fit`. A folder in which nothing was saved is removed when the block fails. Raises what
@@ -36,8 +37,8 @@ def opened(settings: Settings, resume: Resume, identity: Mapping[str, Any], proc
     try:
         with processes.together():
             if processes.first:
-                folder = _folder(settings, resume)
-                saved = None if folder is None else _saved(folder, resume, identity)
+                folder = _folder(plan.settings, resume)
+                saved = None if folder is None else _saved(folder, resume, plan)
         path, saved = processes.broadcast((None if folder is None else folder.path, saved))
         yield Place(path, folder, saved)
     except BaseException:
@@ -58,10 +59,10 @@ def _folder(settings: Settings, resume: Resume) -> Optional[RunFolder]:
     return None if settings.folder is None else RunFolder.create(settings.folder, settings.name)
 
 
-def _saved(folder: RunFolder, resume: Resume, identity: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+def _saved(folder: RunFolder, resume: Resume, plan: Plan) -> Optional[Dict[str, Any]]:
     # one that was killed before its first checkpoint begins anew
     begun = resume is True and not checkpoint_path(folder.path, "last").exists()
-    return None if not resume or begun else read_checkpoint(folder.path, identity)
+    return None if not resume or begun else read_checkpoint(folder.path, plan)
 
 
 def _named(settings: Settings) -> Path:

@@ -8,7 +8,7 @@ from snn_core.distributed.processes import TIMEOUT_S
 from snn_core.errors import ConfigError
 from snn_core.specs import TrainSpec
 
-__all__ = ["MATHEMATICAL", "Settings"]
+__all__ = ["MATHEMATICAL", "OF_THE_DEVICE", "Settings"]
 
 MATHEMATICAL: Tuple[str, ...] = (
     "seed",
@@ -24,6 +24,9 @@ MATHEMATICAL: Tuple[str, ...] = (
     "target_time_axis",
 )
 """Settings that decide which weights a run ends with. A resumed run must keep them; the others may change."""
+
+OF_THE_DEVICE: Tuple[str, ...] = ("precision", "steps_per_call", "drop_last")
+"""Those of them in which devices differ: they may change too where a run goes on on another backend."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,18 @@ class Settings:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; it must be None (no time) or 1 (a sample is [T, ...])"
                 )
+        self.train_spec()  # has the checks of what it holds
         for name in ("chunk", "recompute_every"):
             value = getattr(self, name)
             if value is not None and self.time_axis is None:
                 raise ConfigError(
-                    f"{name} is {value}, but x has no time that could be cut; set time_axis=1 and give x as [T, ...]"
+                    f"{name} is {value}, but x has no time that could be cut; give x as [T, ...] and set time_axis=1 "
+                    "(in a configuration file under [data])"
                 )
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
                 f"name is {self.name!r}; it must be one folder's name, without a path: set folder= for that"
             )
-        self.train_spec()  # the rest has its checks there
 
     @property
     def samples_per_batch(self) -> int:

@@ -107,7 +107,8 @@ class Trainer:
         """Train for `epochs` epochs in all and leave the weights in the model.
 
         train, val: map-style datasets of (x, target).   resume: the folder of a run to go on with; what decides the
-        weights (model, optimiser, loss, settings, numbers of samples) must be as it was. In deterministic mode the run
+        weights (model, optimiser, loss, settings, numbers of samples) must be as it was; on another backend precision,
+        steps_per_call and drop_last may change, with a warning. In deterministic mode the run
         then ends with the weights, bit for bit, of one never interrupted. True is the run of this `name`: it goes on
         from its last checkpoint, and begins where there is none yet, as a launcher that restarts needs it.
 
@@ -123,7 +124,7 @@ class Trainer:
                 manager = plugin_manager(self.callbacks)
             _require_one_plan(plan, processes)
             with contextlib.ExitStack() as stack:
-                place = stack.enter_context(opened(self.settings, resume, plan.identity(), processes))
+                place = stack.enter_context(opened(plan, resume, processes))
                 program = stack.enter_context(self._compile(step, spec))
                 run = Run(plan, program, manager, None if place.folder is None else place.path, processes)
                 if place.saved is not None:
