@@ -21,6 +21,11 @@ from snn_core.terms import BoundTerm, Recorded, Term
 SPEC = BatchSpec(4, TensorSpec((5,), "float32"), TensorSpec((), "int64"))
 
 
+class Unwritten(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 def number(tensor: Tensor) -> float:
     return tensor.detach().item()
 
@@ -175,6 +180,11 @@ def test_validation_draws_no_random_number_and_changes_no_weight() -> None:
 def test_a_first_layer_of_another_size_is_refused_before_compile() -> None:
     with pytest.raises(ShapeError, match="compare it with the size of its first layer"):
         Step(network(), CountCrossEntropy()).validate(BatchSpec(4, TensorSpec((7,), "float32"), SPEC.target))
+
+
+def test_a_forward_that_fails_without_a_word_is_told_by_its_error_s_kind() -> None:
+    with pytest.raises(ShapeError, match=r"cannot take a batch of shape \(4, 2, 5\) \(float32\): NotImplementedError;"):
+        Step(Unwritten(), CountCrossEntropy()).validate(BatchSpec(4, TensorSpec((4, 5), "float32", 1), SPEC.target))
 
 
 def test_an_output_without_the_batch_is_refused() -> None:

@@ -229,7 +229,8 @@ def _explained(what: str, compare: str) -> Iterator[None]:
     except SnnError:
         raise
     except RuntimeError as exc:
-        raise ShapeError(f"{what}: {exc}; compare it with the size of {compare}") from exc
+        reason = str(exc) or type(exc).__name__
+        raise ShapeError(f"{what}: {reason}; compare it with the size of {compare}") from exc
 
 
 def _values(term: BoundTerm, measure: Tensor) -> Tuple[Tensor, ...]:
