@@ -15,8 +15,8 @@ Here they are two words of the command line, and options as TOML has them:
     python examples/seed_tutorial.py --backend ipu --options loader=async cache=executables
 
 `--throughput` measures training in samples a second instead, neuron models x precisions, as the tutorial's benchmark
-does: data loading and the copies to and from the device included, compiling not. MNIST is taken where torchvision and
-its files are, the bundled digits otherwise. On an IPU this has not been run.
+does: data loading and the copies to and from the device included, compiling not. MNIST is taken from `--root`, or
+where torchvision and its files are found, the bundled digits otherwise. On an IPU this has not been run.
 """
 
 import argparse
@@ -65,10 +65,12 @@ def network(neuron: Callable[[], nn.Module] = NEURONS["LIF"]) -> snn.Sequential:
 
 
 def data(split: str, root: Optional[str]) -> snn.data.Dataset:
-    """MNIST where it is, otherwise the bundled digits."""
+    """MNIST from `root`; without a root, MNIST where it is found, otherwise the bundled digits."""
     try:
         return snn.data.load("mnist", split, root)
     except snn.DataError:
+        if root is not None:
+            raise
         return snn.data.load("digits", split)
 
 
@@ -93,7 +95,7 @@ def train(backend: Backend, train_spec: TrainSpec, options: argparse.Namespace, 
     final = result.history[-1]
     console.print(
         f"{result.backend}: test accuracy {100 * final['val_accuracy']:.2f} % after {result.epochs} "
-        f"epoch{'' if result.epochs == 1 else 's'}, "
+        f"epoch{'' if result.epochs == 1 else 's'} of {len(training):,} images, "
         f"{result.epochs * len(training) / seconds:,.0f} samples a second with validation and compiling"
     )
     return result

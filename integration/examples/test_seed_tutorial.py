@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,9 +54,21 @@ def test_one_command_trains_on_a_backend_of_choice(
     (run,) = tmp_path.iterdir()
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     accuracy = [json.loads(line)["val_accuracy"] for line in lines if "val_accuracy" in line][-1]
-    assert f"eager: test accuracy {100 * accuracy:.2f} % after 2 epochs" in " ".join(printed.split())
+    assert f"eager: test accuracy {100 * accuracy:.2f} % after 2 epochs of 512 images" in " ".join(printed.split())
     # chance is 0.1
     assert accuracy > 0.4
+
+
+def test_a_folder_without_mnist_is_refused_and_nothing_else_taken(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--backend", "eager", "--root", str(tmp_path), "--out", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: mnist ")
+    assert not (tmp_path / "runs").exists()
 
 
 REFUSED = {
@@ -88,7 +102,7 @@ def test_a_count_of_none_is_refused(example: ModuleType, option: str, capsys: py
 
 def test_one_epoch_is_one(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     example.main(["--backend", "eager", "--epochs", "1", "--out", str(tmp_path)])
-    assert "after 1 epoch," in " ".join(capsys.readouterr().out.split())
+    assert "after 1 epoch of 512 images," in " ".join(capsys.readouterr().out.split())
 
 
 def test_throughput_is_printed_for_every_neuron_and_declared_precision(
