@@ -7,7 +7,7 @@ from torch import nn
 
 import snn_core as snn
 from sides import synops, work
-from snn_backend_cpu.installing import installers
+from snn_backend_cpu.installing import plan
 from snn_backend_cpu.memory import keep_freed_memory
 
 DISTRIBUTION = "snn-core"
@@ -73,8 +73,10 @@ def on(backend: str, net: nn.Module) -> nn.Module:
     """A module whose neurons run as the backend runs them in training, for work that is not a training step."""
     if backend == "cpu":
         keep_freed_memory()
-        for name, install in installers(net, torch.float32, "refuse").items():
-            install(net.get_submodule(name))
+        kernels = plan(net, torch.float32)
+        if kernels.in_torch:
+            raise RuntimeError(f"no kernel runs {kernels.in_torch[0]}")
+        kernels.install()
     return net
 
 
