@@ -112,8 +112,9 @@ def hardware(session: nox.Session) -> None:
     if rest:
         ask = "import platform as p; from importlib.metadata import version as v; print(v('torch'), p.python_version())"
         torch, version = session.run(str(python), "-c", ask, silent=True, external=True).split()
-        # The installed torch is named, so that pip keeps it: it is the device's.
-        install = (str(python), "-m", "pip", "install", "--quiet", f"torch=={torch}")
+        # The installed torch is named, so that pip keeps it: it is the device's. Without its cache, in which pip of
+        # Python 3.8 keeps the wheel of a folder whose name has a hyphen, whatever the folder has become.
+        install = (str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", f"torch=={torch}")
         fitting = [f"{package}[testing]" for package in PACKAGES if runs_on(package, version)]
         session.run(*install, *fitting, external=True)
     checks = ROOT / "packages" / f"snn-backend-{backend}" / "tests" / "hardware"
