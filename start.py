@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent
 BIN = "Scripts" if os.name == "nt" else "bin"
 TOOLS = ROOT / ".tools"
 DEV = ROOT / ".venv"
-FLOOR = "3.8"  # the Python of tox's environment `floor`
+FLOOR = "3.8"  # the Python of tox's environments in FLOORS
+FLOORS = ("floor", "ipu")
 
 
 def stale(stamp: Path, *inputs: Path) -> bool:
@@ -71,16 +72,16 @@ def find_floor() -> None:
     subprocess.call([str(TOOLS / BIN / "uv"), "python", "install", FLOOR])
     if subprocess.call(known) != 0:
         sys.exit(
-            f"start.py: the environment `floor` needs Python {FLOOR}; none was found on PATH, in pyenv or in uv, "
-            f"and uv could not fetch one. Install it (for instance: pyenv install {FLOOR}) and run this again, or name "
-            "the other environments: python3.11 start.py test -e lint,types,core"
+            f"start.py: the environments for the floor and the IPU need Python {FLOOR}; none was found on PATH, in "
+            f"pyenv or in uv, and uv could not fetch one. Install it (pyenv install {FLOOR}, say) and run this "
+            "again, or name the other environments: python3.11 start.py test -e lint,types,core"
         )
 
 
 def test(arguments: "list[str]") -> None:
     """Run tox."""
     named = any(word.startswith(("-e", "--env")) for word in arguments)
-    if not named or "floor" in " ".join(arguments):
+    if not named or any(floor in word for word in arguments for floor in FLOORS):
         find_floor()
     become(TOOLS / BIN / "tox", *arguments)
 
