@@ -33,7 +33,7 @@ from rich.table import Table
 from torch import nn
 
 import snn_core as snn
-from snn_core import registry
+from snn_core import choosing, registry
 from snn_core.backend import Backend, Program
 from snn_core.cli.output import print_error
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
@@ -179,7 +179,7 @@ def options_from(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Train, or measure. Raises SnnError for what the backend refuses."""
-    backend = registry.auto()[0] if options.backend == "auto" else registry.load(options.backend, dict(options.options))
+    backend = choosing.auto()[0] if options.backend == "auto" else registry.load(options.backend, dict(options.options))
     device = registry.require_ready(backend).detail
     spec = TrainSpec(precision=options.precision, steps_per_call=options.steps_per_call)
     torch.manual_seed(options.seed)

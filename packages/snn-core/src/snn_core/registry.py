@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Callable, Container, Dict, List, Mapping, Optional, Tuple, Type, Union
 
-from snn_core._entry_points import REINSTALL_CORE, Entry, describe, entries, repair
+from snn_core._entry_points import Entry, describe, entries, repair
 from snn_core.backend import API_VERSION, Backend, Capabilities, Health
 from snn_core.errors import (
     BackendBroken,
@@ -18,7 +18,7 @@ from snn_core.errors import (
 )
 from snn_core.options import from_mapping
 
-__all__ = ["BackendInfo", "Fault", "auto", "available", "examine", "find", "load", "require_ready"]
+__all__ = ["BackendInfo", "Fault", "available", "examine", "find", "load", "require_ready"]
 
 GROUP = "snn.backends"
 _CONTRACT = ("name", "api", "Options", "capabilities", "priority", "probe", "compile")
@@ -186,30 +186,3 @@ def require_ready(backend: Backend) -> Health:
         remedy = health.remedy or "run `snn backends` to see what is ready"
         raise BackendUnavailable(f"backend {backend.name!r} is {health.status}: {health.detail}; {remedy}")
     return health
-
-
-def auto(timeout_s: float = 10.0) -> Tuple[Backend, str]:
-    """Return the ready backend with the highest priority, and a line that says why it won and what the others lack.
-
-    The others than `eager` are probed in processes of their own, `timeout_s` at most. Raises BackendNotFound when
-    nothing is installed and BackendUnavailable when nothing is ready.
-    """
-    installed = dict(available())
-    eager = "eager" in installed and not installed["eager"].rivals and installed.pop("eager")
-    if not installed:
-        if not eager:
-            raise BackendNotFound(f"no backend is installed, not even core's own; {REINSTALL_CORE}")
-        return load("eager"), "eager is the only backend installed"
-    from snn_core.probing import probe_all
-
-    results = sorted(probe_all(installed.values(), timeout_s), key=lambda result: result.info.name)
-    ready = {result.info.name: result.priority or 0 for result in results if result.status == "ready"}
-    losers = [f"{r.info.name} is {r.status} ({r.detail})" for r in results if r.status != "ready"]
-    if eager:  # core's own: it needs no probe, and is imported only where nothing better is ready
-        ready["eager"] = 0
-    if not ready:
-        raise BackendUnavailable(f"no backend is ready: {'; '.join(losers)}; run `snn backends` to see what to do")
-    best = max(sorted(ready), key=ready.__getitem__)
-    losers[:0] = [f"{name} has priority {ready[name]}" for name in sorted(ready) if name != best]
-    backend = load(best)
-    return backend, f"{best} is ready with priority {ready[best]}" + "".join(f"; {loser}" for loser in losers)

@@ -1,12 +1,13 @@
 """`snn backends`: what the metadata tells at once, then each probe's result as it comes, then what to do."""
 
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping
 
 import click
 
 from snn_core import registry
 from snn_core._entry_points import REINSTALL_CORE
 from snn_core.backend import API_VERSION
+from snn_core.choosing import best
 from snn_core.cli.output import is_terminal, print_json, print_rows
 from snn_core.probing import ProbeResult, probe_all
 from snn_core.registry import BackendInfo
@@ -107,21 +108,15 @@ def _print_advice(results: Mapping[str, ProbeResult]) -> None:
     if advice:
         click.echo("what to do")
         print_rows(advice)
-    best = _best(results)
-    if best is None:
+    chosen = best(results.values())
+    if chosen is None:
         click.echo("no backend is ready, so nothing can be trained yet")
     else:
-        click.echo(f"--backend auto picks {best}")
-
-
-def _best(results: Mapping[str, ProbeResult]) -> Optional[str]:
-    """The backend that `registry.auto` would return."""
-    ready = {name: result.priority or 0 for name, result in results.items() if result.status == "ready"}
-    return max(sorted(ready), key=ready.__getitem__, default=None)
+        click.echo(f"--backend auto picks {chosen}")
 
 
 def _document(infos: Mapping[str, BackendInfo], results: Mapping[str, ProbeResult]) -> Dict[str, Any]:
-    return {"api": API_VERSION, "auto": _best(results), "backends": list(_entries(infos, results))}
+    return {"api": API_VERSION, "auto": best(results.values()), "backends": list(_entries(infos, results))}
 
 
 def _entries(infos: Mapping[str, BackendInfo], results: Mapping[str, ProbeResult]) -> Iterator[Dict[str, Any]]:

@@ -93,9 +93,9 @@ def find_run(source: str) -> Tuple[Path, Path]:
 
 def _resolved(config: "Config") -> "Config":
     """The configuration with a backend's name for "auto", so that the answer says which it was."""
-    from snn_core import registry
+    from snn_core import choosing
     from snn_core.config import Device
 
     if config.backend.name != "auto":
         return config
-    return dataclasses.replace(config, backend=Device(registry.auto()[0].name))
+    return dataclasses.replace(config, backend=Device(choosing.auto()[0].name))

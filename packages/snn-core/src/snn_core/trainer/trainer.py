@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 import pluggy
 from torch import Tensor, nn
 
-from snn_core import registry
+from snn_core import choosing, registry
 from snn_core._check import is_count
 from snn_core.backend import Backend, Finding, Program
 from snn_core.capabilities import require_distributed
@@ -183,7 +183,7 @@ class Trainer:
         """The device, chosen once."""
         if self._device is None:
             if self._asked == "auto":
-                backend, reason = registry.auto()
+                backend, reason = choosing.auto()
             elif isinstance(self._asked, str):
                 backend, reason = registry.load(self._asked), "asked for by name"
             else:
