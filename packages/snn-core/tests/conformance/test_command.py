@@ -47,6 +47,14 @@ def test_only_a_part_is_not_said_to_conform(backends: "Packages", capsys: pytest
     assert capsys.readouterr().out.splitlines()[-1] == "backend eager passes these checks"
 
 
+def test_several_processes_of_a_launcher_are_refused(
+    backends: "Packages", capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["conformance", "eager", "--only", "fire op"]) == 2
+    assert "WORLD_SIZE is 2; the kit runs in one process" in capsys.readouterr().err
+
+
 def test_a_wrong_backend_ends_with_1_and_says_which_claim_fails(
     backends: "Packages", capsys: pytest.CaptureFixture[str]
 ) -> None:

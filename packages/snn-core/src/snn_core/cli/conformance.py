@@ -10,6 +10,7 @@ import click
 from snn_core import registry
 from snn_core.backend import API_VERSION, Backend
 from snn_core.cli.output import print_json
+from snn_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from snn_core.testing.check import Check, Result
@@ -35,14 +36,20 @@ def conformance(ctx: click.Context, name: str, as_json: bool, only: Optional[str
       F  failed: the results differ, or the contract is broken
       E  an error of any other kind
 
-    Exit codes: 0 all passed or refused; 1 something failed; 2 there is no such backend, its device is not here, or
-    no check has TEXT.
+    Exit codes: 0 all passed or refused; 1 something failed; 2 there is no such backend, its device is not here, no
+    check has TEXT, or a launcher started several processes.
     """
     backend = registry.load(name)
     registry.require_ready(backend)
     # the kit needs torch and takes a second to import: not before the backend is known to be there
+    from snn_core.distributed.processes import expected
     from snn_core.testing.run import select
 
+    if expected() > 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {expected()}; the kit runs in one process and starts others itself, for a backend that "
+            "trains in several: run it without a launcher"
+        )
     chosen = list(select(only))
     if not chosen:
         raise click.UsageError(f"no check has {only!r} in its theme, name or case")
