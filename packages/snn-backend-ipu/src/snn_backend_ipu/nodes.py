@@ -1,21 +1,23 @@
 """How large the graph is that poptorch compiles: the time loop is unrolled, and its nodes are what compiling costs."""
 
+import contextlib
 import copy
 import hashlib
 import re
 import warnings
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from snn_backend_ipu.loading import keeping_random_state
 from snn_backend_ipu.modules import TrainingModule
 from snn_core.specs import BatchSpec, TensorSpec
 from snn_core.step import Step
 
-__all__ = ["Nodes", "count_nodes"]
+__all__ = ["Nodes", "count_nodes", "unvalidated"]
 
 # what makes no operation on the device
 _FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
@@ -47,7 +49,7 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     controls = _control_rows(step, batch.size)
     if controls is not None:
         inputs.append(controls)
-    with keeping_random_state(), warnings.catch_warnings():
+    with keeping_random_state(), unvalidated(), warnings.catch_warnings():
         # of values that a trace freezes: lint has told of them, with the line
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
@@ -56,6 +58,17 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
     counted = {name: count - before[name] for name, count in _counters(module.step.model).items()}
     return Nodes(sum(kept.values()), kept, module.classified, tuple(calls), counted, _digest(graph))
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """Let distributions not look at the values of their parameters, as poptorch does while it traces."""
+    validates = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validates)
 
 
 def _digest(graph: Any) -> str:

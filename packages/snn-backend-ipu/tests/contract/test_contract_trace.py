@@ -94,11 +94,15 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         (lambda self, x: x.clone().__setitem__((slice(None), self.weight > 0), 1.0), "tensor masks is unsupported"),
         (lambda self, x: x + HOST, "Expected an IPU tensor"),
         (lambda self, x: x + torch.from_numpy(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
-        (lambda self, x: x + torch.tensor(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x + torch.as_tensor(np.ones(3, dtype="float32")), "Expected an IPU tensor"),
+        (lambda self, x: x @ torch.eye(3), "Expected an IPU tensor"),
+        (lambda self, x: x + torch.Tensor([1.0, 2.0, 3.0]), "Expected an IPU tensor"),
+        (lambda self, x: x + torch.ones(3, device="cpu"), "Expected an IPU tensor"),
         (lambda self, x: x + len(str(x)), "Illegal move to CPU"),
         (lambda self, x: nn.functional.one_hot(x.argmax(-1)), "num_classes must be given"),
         (lambda self, x: nn.functional.max_pool2d(x[None], 2, return_indices=True)[1], "return_indices"),
         (lambda self, x: nn.functional.nll_loss(x, x[:, 0].long() * 0, torch.ones_like(self.weight)), "each class"),
+        (lambda self, x: nn.functional.cross_entropy(x, x.softmax(1), torch.ones_like(self.weight)), "each class"),
     ],
     ids=[
         "item",
@@ -112,16 +116,45 @@ def test_a_python_argument_must_stay_as_it_was_compiled(poptorch):
         "mask-beside",
         "host",
         "numpy",
-        "of-numpy",
+        "as-tensor",
+        "eye",
+        "constructor",
+        "named-host",
         "text",
         "one-hot",
         "indices",
         "class-weight",
+        "class-weight-of-shares",
     ],
 )
 def test_what_needs_a_value_or_the_host_is_refused(poptorch, function, message):
     with pytest.raises(poptorch.Error, match=message):
         infer(poptorch, function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x @ torch.eye(3, device=x.device),
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: x + torch.tensor(np.ones(3, dtype="float32")),
+        lambda x: x + x.new_tensor([1.0, 2.0, 3.0]),
+        lambda x: x[[2, 0]] + torch.full_like(x[:2], 0.5),
+        lambda x: x + torch.distributions.Normal(torch.zeros(3), torch.ones(3)).mean,
+    ],
+    ids=["named", "tensor", "of-numpy", "new_tensor", "list", "distribution"],
+)
+def test_what_is_made_on_the_device_has_the_host_s_values(poptorch, function):
+    assert torch.equal(infer(poptorch, lambda self, x: function(x)), function(X))
+
+
+def test_the_functions_of_torch_are_its_own_again_after_a_trace(poptorch):
+    before = {name: getattr(torch, name) for name in ("zeros", "tensor", "as_tensor", "normal")}
+    validates = torch.distributions.Distribution._validate_args
+    with pytest.raises(poptorch.Error):
+        infer(poptorch, lambda self, x: x @ torch.eye(3))
+    assert {name: getattr(torch, name) for name in before} == before
+    assert torch.distributions.Distribution._validate_args == validates
 
 
 @pytest.mark.parametrize("method", ["numpy", "tolist"])

@@ -65,6 +65,41 @@ class CarriedAttribute(Net):
         return self.mem
 
 
+class SilentState(Net):
+    """No neuron fires on made-up samples, so that what it carries changes no result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Any = 0.0
+
+    def body(self, x: Tensor) -> Tensor:
+        out = self.leave(0.01 * x)
+        x = 0.01 * x + out + 0.5 * self.last
+        self.last = out.detach()[-1]  # <- silent
+        return x
+
+
+class SilentMoved(SilentState):
+    def body(self, x: Tensor) -> Tensor:
+        out = self.leave(0.01 * x)
+        x = 0.01 * x + torch.as_tensor(self.last).to(x.device)
+        self.last = out.detach()[-1]  # <- silent and moved
+        return x
+
+
+class Looking(Net):
+    """What is looked at of the call before goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.size = torch.zeros(()), 0
+
+    def body(self, x: Tensor) -> Tensor:
+        self.size = self.last.abs().square().dim()  # <- rank of the last
+        self.last = x.detach()  # <- looked at
+        return x
+
+
 class ResetAttribute(Net):
     def reset(self, x: Tensor) -> None:
         self.mem = torch.zeros_like(x[0])  # <- written
@@ -469,6 +504,8 @@ COUNTER = [float(number) for number in range(1000)]
 VIOLATIONS: Dict[str, Any] = {
     "carried": ("module-state", CarriedAttribute),
     "in place": ("module-state", WrittenInPlace),
+    "silent": ("module-state", SilentState),
+    "silent and moved": ("module-state", SilentMoved),
     "remembers": ("module-state", Remembering),
     "held": ("module-state", HeldElsewhere),
     "integer": ("integer-buffer", IntegerBuffer),
@@ -618,6 +655,11 @@ def test_the_attribute_and_the_layer_are_named() -> None:
     assert "the attribute CarriedAttribute.mem (layer '0')" in found.message
 
 
+def test_a_tensor_of_the_call_before_that_meets_none_of_this_call_is_no_state() -> None:
+    found = {(finding.rule, finding.line) for finding in found_in(Looking())}
+    assert found == {("module-write", line_of("looked at")), ("module-write", line_of("rank of the last"))}
+
+
 def test_a_result_that_changes_for_no_reason_to_be_seen_is_told() -> None:
     assert [finding.rule for finding in found_in(Unrepeatable())] == ["not-repeatable"]
 
@@ -657,6 +699,11 @@ def weighted_nll(output: Tensor, target: Tensor) -> Tensor:
     return F.nll_loss(output.sum(0).log_softmax(1), target, weight=torch.ones(3), reduction="none")  # <- weighted nll
 
 
+def weighted_shares(output: Tensor, target: Tensor) -> Tensor:
+    shares = F.one_hot(target, 3).float()
+    return F.cross_entropy(output.sum(0), shares, torch.ones(3), reduction="none")  # <- weighted shares
+
+
 def beside(output: Tensor, target: Tensor) -> Tensor:
     return first_loss(output, target) + 0 * second_loss(output, target).detach()
 
@@ -666,7 +713,13 @@ def both(output: Tensor, target: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("marker", "loss"), [("weighted", weighted_loss), ("weighted nll", weighted_nll), ("second", beside)]
+    ("marker", "loss"),
+    [
+        ("weighted", weighted_loss),
+        ("weighted nll", weighted_nll),
+        ("weighted shares", weighted_shares),
+        ("second", beside),
+    ],
 )
 def test_a_loss_that_the_device_has_not_is_found_at_its_line(marker: str, loss: Callable[..., Tensor]) -> None:
     (found,) = found_in(Plain(), loss)
@@ -720,6 +773,27 @@ def test_a_setting_that_the_device_lacks_is_told_with_the_layer(setting: str) ->
         found = found_in(model)
         assert [finding.rule for finding in found] == ["layer-setting"] * count
         assert all(f"layer 'extra', {type(layer).__name__}" in f.message and setting in f.message for f in found)
+
+
+class Unfit(Plain):
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("odd", tensor)  # <- unfit
+
+
+@pytest.mark.parametrize(
+    ("tensor", "why"),
+    [
+        (torch.zeros(0, 2), "buffer 'odd' has no elements (shape [0, 2])"),
+        (torch.zeros(2, dtype=torch.complex64), "buffer 'odd' is of type complex64"),
+        (nn.Parameter(torch.zeros(2)), "buffer 'odd' is an nn.Parameter"),
+    ],
+    ids=["empty", "complex", "parameter"],
+)
+def test_a_buffer_that_cannot_be_moved_is_told_at_the_line_that_makes_it(tensor: Tensor, why: str) -> None:
+    (found,) = found_in(Unfit(tensor))
+    assert (found.rule, found.line) == ("unfit-tensor", line_of("unfit"))
+    assert why in found.message
 
 
 class Built(Net):

@@ -350,8 +350,66 @@ class FromNumpy(Net):
 
 class TensorOfNumpy(Net):
     def body(self, x: Tensor) -> Tensor:
-        scale = torch.tensor(np.ones(3, dtype="float32"))
-        return x * scale  # <- tensor of numpy
+        return x * torch.tensor(np.ones(3, dtype="float32"))
+
+
+class MadeWithoutDevice(Net):
+    """By functions that give their tensor no device while poptorch traces."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return x @ torch.eye(3)  # <- eye
+
+
+class OldConstructor(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x * torch.Tensor([1.0, 2.0, 3.0])  # <- constructor
+
+
+class AsTensor(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x * torch.as_tensor([1.0, 2.0, 3.0])  # <- as_tensor
+
+
+class Indices(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x + torch.tril_indices(3, 2)[0, :3]  # <- indices
+
+
+class MadeOnHost(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x * torch.ones(3, device="cpu")  # <- on host
+
+
+class MadeOnDevice(Net):
+    """By the functions that poptorch gives its device, and by the others with one of the step's."""
+
+    def body(self, x: Tensor) -> Tensor:
+        x = x @ torch.eye(3, device=x.device) + torch.linspace(0, 1, 3) + torch.full_like(x, 0.5)
+        x = x * torch.as_tensor([1.0, 2.0, 3.0], device=x.device) + torch.zeros(3).to(x.dtype)
+        return x + x.new_tensor([0.1, 0.2, 0.3]) * x.new_ones(3) + torch.tensor(0.5)
+
+
+class IndexByList(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return x[:, :, [2, 0, 1]] + x[[0]]
+
+
+class Distributed(Net):
+    """Torch's distributions look at their parameters' values, unless poptorch traces."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + torch.distributions.Normal(torch.zeros(3), torch.ones(3)).rsample()
+
+
+def branching(x: Tensor) -> Tensor:
+    if bool(x.sum() > 0):
+        x = x * 2
+    return x
+
+
+class ScriptedBranch(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return torch.jit.script(branching)(x)  # <- scripted
 
 
 class NumpyMoved(Net):
@@ -426,7 +484,12 @@ VIOLATIONS: Dict[str, Any] = {
     "tensor of tensors": ("host-value", TensorOfTensors),
     "device table": ("device-name", DeviceTable),
     "from numpy": ("host-tensor", FromNumpy),
-    "tensor of numpy": ("host-tensor", TensorOfNumpy),
+    "eye": ("host-tensor", MadeWithoutDevice),
+    "constructor": ("host-tensor", OldConstructor),
+    "as_tensor": ("host-tensor", AsTensor),
+    "indices": ("host-tensor", Indices),
+    "on host": ("host-tensor", MadeOnHost),
+    "scripted": ("control-flow", ScriptedBranch),
     "cpu": ("host-move", Cpu),
     "to": ("host-move", ToCpu),
     "to device": ("host-move", ToDevice),
@@ -459,6 +522,7 @@ WARNINGS: Dict[str, Any] = {
 CLEAN = [
     DeviceBranch, FloatOfNumber, IndexSelect, LoopOverShape, MaskWrite, MaskedFill, NoItem, NumberOfPython, NumpyMoved,
     OneHot, PoolAlone, Same, ShapeAssertion, ShapePrinted, SliceByNumber, SumInLoop, ToOwnDevice, TorchRandom, Where,
+    Distributed, IndexByList, MadeOnDevice, TensorOfNumpy,
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections import Counter
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from snn_backend_ipu.lint.batches import check_batches
 from snn_backend_ipu.lint.gradients import find_custom_functions, find_other_losses
 from snn_backend_ipu.lint.hooks import check_backward_hooks, drop_backward_hooks
 from snn_backend_ipu.lint.host_random import drawing_lines, restored
-from snn_backend_ipu.lint.layers import check_layers
+from snn_backend_ipu.lint.layers import check_layers, check_tensors
 from snn_backend_ipu.lint.precision import halved, in_half, watching_types
 from snn_backend_ipu.lint.rules import Findings
-from snn_backend_ipu.lint.state import Held
+from snn_backend_ipu.lint.state import Change, Held
+from snn_backend_ipu.lint.tensors import Tensors
 from snn_backend_ipu.lint.watch import DEVICE, HOST, SKIPPED, Call, Watch
 from snn_core._entry_points import describe
 from snn_core.backend import Finding
@@ -48,6 +50,7 @@ def check(
     findings = Findings()
     check_batches(batch, train, samples, findings)
     check_layers(step.model, findings)
+    check_tensors(step.model, findings)
     check_backward_hooks(step.model, findings)
     with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
         refused = _exception_of(lambda: step.validate(batch, train.chunk))
@@ -123,23 +126,34 @@ def _check_runs(probe: "_Probe", findings: Findings, replicas: int) -> None:
 
 def _compare_held(held: List[Held], runs: Sequence["_Run"], same: bool, replicas: int, findings: Findings) -> bool:
     """Add what calls changed of the modules. Return whether floating-point buffers, which may change, are among it."""
-    statistics = False
-    for before, after, run in zip(held, held[1:], runs):
-        for change in before.changes(after, run.written):
-            statistics |= change.rule == "replica-buffer"
-            if change.rule != "replica-buffer" or replicas > 1:
-                rule = change.rule or ("module-write" if same else "module-state")
-                findings.add(rule, change.place, change.what)
-    return statistics
+    changes = [
+        change for before, after, run in zip(held, held[1:], runs) for change in before.changes(after, run.written)
+    ]
+    states = {change.what for change in changes if not same} | _carried_on(changes, runs)
+    for change in changes:
+        if change.rule != "replica-buffer" or replicas > 1:
+            rule = change.rule or ("module-state" if change.what in states else "module-write")
+            findings.add(rule, change.place, change.what)
+    return any(change.rule == "replica-buffer" for change in changes)
+
+
+def _carried_on(changes: Sequence[Change], runs: Sequence["_Run"]) -> Set[str]:
+    """What a call uses of the call before, and writes again: a state even where all calls give the same, as those of a
+    network do that is silent on made-up samples. What is made at the first call alone is a constant.
+    """
+    written = Counter(change.what for change in changes)
+    carried = {memory for run in runs for memory in run.carried}
+    return {change.what for change in changes if written[change.what] > 1 and change.memory & carried}
 
 
 class _Run(NamedTuple):
     """One forward: its operations, the lines that wrote in place by memory, its results, and the gradients, which show
-    what spikes hide of a state.
+    what spikes hide of a state.   carried: of the tensors of the forward before, by their memory, those that it used.
     """
 
     calls: List[Call]
     written: Dict[int, Place]
+    carried: Set[int]
     results: Tuple[Tensor, ...]
     gradients: Tuple[Tensor, ...]
 
@@ -151,7 +165,8 @@ class _Probe:
         self.step = copy.deepcopy(step).cpu()
         self.step.reduce = None
         drop_backward_hooks(self.step)
-        self.batch, self.findings, self.ran, self.device = batch, findings, False, device
+        self.batch, self.findings, self.device = batch, findings, device
+        self.earlier: Optional[Tensors] = None
         self.modules = {**dict(self.step.model.named_modules()), **_modules_of(self.step.loss)}
 
     def held(self) -> Held:
@@ -165,8 +180,8 @@ class _Probe:
         valid = None if training else torch.ones(_SIZE)
         own = [*self.step.parameters(), *self.step.buffers()]
         known = [x, target, *own, *(() if valid is None else (valid,))]
-        watch = Watch(self.findings, _forward.__code__, known, first=not self.ran, device=self.device)
-        self.ran = True
+        self.earlier = Tensors(self.device, known, self.earlier)
+        watch = Watch(self.findings, _forward.__code__, self.earlier)
         torch.manual_seed(0)
         with watch.watching() if watched else contextlib.nullcontext():
             out = _forward(self.step, x, target, valid)
@@ -174,7 +189,8 @@ class _Probe:
         if training and watched:
             find_custom_functions(results, watch.applied, self.findings)
             find_other_losses(out.objective, watch.losses, self.findings)
-        return _Run(watch.calls, watch.written, results, self._gradients(out.objective) if training else ())
+        gradients = self._gradients(out.objective) if training else ()
+        return _Run(watch.calls, watch.written, watch.tensors.carried, results, gradients)
 
     def run_halved(self) -> None:
         """Forward of a copy in half precision, which looks at the types of operands alone."""

@@ -1,24 +1,43 @@
-"""Settings of torch's layers that PopTorch's list of supported operations leaves out."""
+"""What of a model's layers and tensors the device does not take, whatever the step does with them."""
 
 from typing import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from snn_backend_ipu.lint.rules import Findings
 from snn_backend_ipu.lint.state import made_at
 
-__all__ = ["check_layers"]
+__all__ = ["check_layers", "check_tensors"]
 
 
 def check_layers(model: nn.Module, findings: Findings) -> None:
-    """Add each layer with such a setting, by its path in the model, at the line of the constructor that makes it."""
+    """Add each layer with a setting that PopTorch's list of supported operations leaves out, by its path in the model,
+    at the line of the constructor that makes it.
+    """
     for name, module in model.named_modules():
         for setting in _unsupported(module):
             findings.add(
                 "layer-setting", made_at(name, model), f"layer {name!r}, {type(module).__name__}, has {setting}"
             )
+
+
+def check_tensors(model: nn.Module, findings: Findings) -> None:
+    """Add each buffer or parameter that cannot be moved to the device, at the line of the constructor that makes it."""
+    for kind, tensors in (("buffer", model.named_buffers()), ("parameter", model.named_parameters())):
+        for name, tensor in tensors:
+            for reason in _unfit(kind, tensor):
+                findings.add("unfit-tensor", made_at(name, model), f"{kind} {name!r} {reason}")
+
+
+def _unfit(kind: str, tensor: Tensor) -> Iterator[str]:
+    if kind == "buffer" and isinstance(tensor, nn.Parameter):
+        yield "is an nn.Parameter"
+    if tensor.numel() == 0:
+        yield f"has no elements (shape {list(tensor.shape)})"
+    if tensor.is_complex():
+        yield f"is of type {str(tensor.dtype).replace('torch.', '')}"
 
 
 def _unsupported(module: nn.Module) -> Iterator[str]:

@@ -103,10 +103,10 @@ RULES: Dict[str, Rule] = {
         "write the metric with plain arithmetic: (a - b).square().mean(); or make it a term",
     ),
     "host-tensor": Rule(
-        "{what} takes a tensor that was made outside the step, or of a numpy array, and is no parameter, buffer or "
-        "input, so that it is not on the device",
+        "{what} takes a tensor that is not on the device: no parameter, buffer or input, and made outside the "
+        "step, or in it by a function to which poptorch gives no device, such as torch.eye or torch.from_numpy",
         "self.register_buffer(name, tensor) in a module of the model (a loss's own buffers stay on the host), make it "
-        "in forward: torch.arange(n, device=x.device), or move it there: tensor.to(x.device)",
+        "in forward with device=x.device: torch.eye(n, device=x.device), or move it there: tensor.to(x.device)",
     ),
     "unregistered-layer": Rule(
         "{what} uses a weight of a layer that the model does not know as its own, so that it is neither trained nor on "
@@ -114,6 +114,11 @@ RULES: Dict[str, Rule] = {
         "make the layer an attribute of its module, or keep several in nn.ModuleList or nn.ModuleDict, not in a list",
     ),
     "layer-setting": Rule("{what}", "use another setting, or another layer"),
+    "unfit-tensor": Rule(
+        "{what}, and the device takes plain tensors of real numbers, with one element or more",
+        "for a value that is not trained register_buffer(name, tensor.detach()); leave an empty one out; keep complex "
+        "numbers as two tensors",
+    ),
     "max-pool-indices": Rule(
         "the device's max pool gives no indices", "pool without return_indices; to undo it use F.interpolate"
     ),
@@ -220,7 +225,7 @@ class Findings:
         message = text.message.format(what=what)
         file, line = place if place is not None else (None, None)
         # one line may make several layers
-        key = (rule, place, message if place is None or rule == "layer-setting" else "")
+        key = (rule, place, message if place is None or rule in ("layer-setting", "unfit-tensor") else "")
         self._found.setdefault(key, Finding(rule, message, text.remedy, file, line, severity or text.severity))
 
     def has(self, *rules: str) -> bool:

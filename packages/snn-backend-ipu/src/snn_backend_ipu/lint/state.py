@@ -8,14 +8,15 @@ import textwrap
 from collections import deque
 from itertools import islice
 from types import FunctionType
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from snn_backend_ipu.lint.watch import SKIPPED, storage_of
+from snn_backend_ipu.lint.tensors import storage_of
+from snn_backend_ipu.lint.watch import SKIPPED
 from snn_core.lower.refusal import Place
 
 __all__ = ["Change", "Held", "made_at"]
@@ -30,11 +31,15 @@ _NOT_THE_USERS = ("torch.nn.", "snn_core.", "builtins")
 
 
 class Change(NamedTuple):
-    """Something that a call left otherwise than it found it. rule: the one that it breaks, "" for an attribute."""
+    """Something that a call left otherwise than it found it. rule: the one that it breaks, "" for an attribute.
+
+    memory: of the tensors that the attribute holds now.
+    """
 
     rule: str
     what: str
     place: Optional[Place]
+    memory: FrozenSet[int]
 
 
 class Held:
@@ -43,12 +48,16 @@ class Held:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._alive: List[Any] = []  # what is compared by identity must not be replaced at the same address
         self._marks: Dict[Tuple[str, str, str], Any] = {}
+        self._memory: Dict[Tuple[str, str, str], FrozenSet[int]] = {}
         self._modules = modules
         for layer, module in modules.items():
             for kind, name, value in _contents(module):
+                first = len(self._alive)
                 mark = self._mark(value, _DEPTH)
                 # batch norm and `.data` write without a trace in the tensor's version
                 self._marks[layer, kind, name] = mark if kind == "attribute" else (mark, _digest(value))
+                held = (part for part in self._alive[first:] if isinstance(part, Tensor))
+                self._memory[layer, kind, name] = frozenset(map(storage_of, held))
 
     def changes(self, after: "Held", written: Mapping[int, Place]) -> Iterator[Change]:
         """What `after`, of the same modules, has otherwise. written: the lines that wrote in place, by memory."""
@@ -63,7 +72,8 @@ class Held:
                 label = f"{type(module).__name__}.{name}"
                 what = f"the {kind} {label}" + (f" (layer {layer!r})" if layer else "")
                 place = None if kind == "attribute" else written.get(_memory(getattr(module, name)))
-                yield Change(rule, what, place or written_at(name, module, after._modules.values()))
+                place = place or written_at(name, module, after._modules.values())
+                yield Change(rule, what, place, after._memory[key])
 
     def _mark(self, value: Any, depth: int) -> Any:
         """Equal for equal contents, at two moments of one value."""

@@ -54,7 +54,7 @@ OF_ONE_TYPE = (
     aten.native_group_norm.default,
 )
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
-WEIGHTED = {aten.nll_loss_forward.default, aten.nll_loss2d_forward.default}
+CLASS_WEIGHTED = (FUNCTIONAL.cross_entropy, FUNCTIONAL.nll_loss)
 DEVICE_TYPES = {torch.float64: torch.float32}
 FLOATS = (torch.float16, torch.float32)
 TYPES = (*FLOATS, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
@@ -135,6 +135,13 @@ class IpuTensor(torch.Tensor):
             return aten.alias(args[0])
         if func is torch._C._nn.one_hot:
             return one_hot(*args, **kwargs)
+        if func is torch.Tensor.new_tensor:
+            # torch's own takes the memory for a tensor of this class
+            return torch.tensor(args[1], **{"dtype": args[0].dtype, **kwargs})
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            args = (args[0], listed(args[1]), *args[2:])
+        if func in CLASS_WEIGHTED and kwargs.get("weight", args[2] if len(args) > 2 else None) is not None:
+            raise compiler_error(f"{func.__name__}: a weight for each class is not supported")
         result = super().__torch_function__(func, types, args, kwargs)
         if func in LOSSES and isinstance(result, IpuTensor) and recorder() is not None:
             return recorder().loss(result)
@@ -192,8 +199,8 @@ class Recorder(TorchDispatchMode):
         """Record one operation and return its traced result."""
         check(func, args, kwargs)
         if func is aten.lift_fresh.default:
-            return args[0] if borrowed(args[0]) else self.constant(args[0])
-        if of_host(args):
+            return args[0]
+        if of_host(args) or (not tensors_in(args) and not on_device(kwargs.get("device"))):
             result = func(*args, **{key: host(value) for key, value in kwargs.items()})
             return self.constant(result) if on_device(kwargs.get("device")) else result
         kwargs = {key: host(value) for key, value in kwargs.items()}
@@ -255,25 +262,28 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-def borrowed(tensor):
-    """Say whether a tensor's memory is somebody else's, such as numpy's: torch does not resize it."""
-    held = tensor.untyped_storage()
-    try:
-        held.resize_(held.nbytes())
-    except RuntimeError:
-        return True
-    return False
-
-
 def of_host(args):
     """Say whether an operation has the host's tensors alone; numbers with no dimension are the graph's constants."""
-    tensors = [arg for arg in tree_flatten(args)[0] if isinstance(arg, torch.Tensor)]
+    tensors = tensors_in(args)
     return any(arg.dim() for arg in tensors) and not any(isinstance(arg, IpuTensor) for arg in tensors)
+
+
+def tensors_in(args):
+    """Return the tensors among the arguments of an operation."""
+    return [arg for arg in tree_flatten(args)[0] if isinstance(arg, torch.Tensor)]
 
 
 def on_device(device):
     """Say whether this is the pretended device, by the name that Python sees or by the one inside."""
     return device is not None and torch.device(device).type in (DEVICE.type, "meta")
+
+
+def listed(index):
+    """Return an index with tensors for its lists: torch's own are on `meta`, where their numbers are lost."""
+    if isinstance(index, tuple):
+        return tuple(listed(part) for part in index)
+    numbers = isinstance(index, list) and all(isinstance(part, (bool, int)) for part in index)
+    return torch.tensor(index) if numbers else index
 
 
 def one_hot(x, num_classes=-1):
@@ -308,8 +318,6 @@ def check(func, args, kwargs):
         # a mask alone, x[mask] = value, is a choice between two tensors
         if masks and (func is aten.index.Tensor or len(args[1]) > 1):
             raise compiler_error(f"{func}: Indexing using boolean or byte tensor masks is unsupported")
-    if func in WEIGHTED and len(args) > 2 and args[2] is not None:
-        raise compiler_error("nll_loss: a weight for each class is not supported")
     if func in (aten.resize_.default, aten.set_.source_Tensor, aten.t_.default, aten.transpose_.default):
         raise compiler_error(f"{func} is not supported")
 

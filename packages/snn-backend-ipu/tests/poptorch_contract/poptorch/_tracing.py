@@ -5,7 +5,8 @@ import warnings
 import torch
 
 from . import _contract, _wrapping
-from ._device_tensor import IpuTensor, Recorder, demoted, storage
+from ._defaults import device_by_default
+from ._device_tensor import DEVICE, IpuTensor, Recorder, demoted, storage
 from ._errors import Error, compiler_error
 from ._executable import check_type
 from ._graph import Graph
@@ -37,7 +38,7 @@ def traced(model, bound, options, optimizer):
         Block._stages_manager = manager
         _contract.traces.append(type(model).__name__)
         # the device has random numbers of its own
-        with torch.random.fork_rng(devices=[]), recorder.tracing():
+        with torch.random.fork_rng(devices=[]), device_by_default(DEVICE), recorder.tracing():
             _contract.reach("trace")
             result = model(*bound.args, **bound.kwargs)
             check_returned(result)
