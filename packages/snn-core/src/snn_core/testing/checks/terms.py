@@ -54,6 +54,7 @@ def terms_train_as_on_the_reference(backend: Backend, make: Callable[[], Term]) 
     agree_on_gradients(backend, dense(4, terms=(make(),)))
     agree(backend, dense(terms=(make(),)))
     agree(backend, static(terms=(make(),)))
+    agree(backend, images(terms=(make(),)))
 
 
 @check()
