@@ -62,7 +62,8 @@ def spikes_by(runner: SpikeRunner) -> Iterator[None]:
 def spike(u: Tensor, surrogate: "Surrogate", fire_op: str = ">=") -> Tensor:
     """Heaviside step of u, exactly 0 or 1 in u's dtype, whose gradient is `surrogate.derivative(u)`.
 
-    u, result: any shape. `fire_op` decides a tie at u = 0: ">=" fires, ">" does not.
+    u, result: any shape; an infinite u gives NaN, so that a membrane that diverged shows. `fire_op` decides a tie at
+    u = 0: ">=" fires, ">" does not.
     """
     runner = _runner.get() if _blocks and not _is_compiling() else None
     return (spike_reference if runner is None else runner)(u, surrogate, fire_op)
