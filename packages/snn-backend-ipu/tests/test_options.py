@@ -22,8 +22,10 @@ REFUSED: Dict[str, Dict[str, Any]] = {
     "loss_scaling is 0": {"loss_scaling": 0},
     "loss_scaling is inf": {"loss_scaling": float("inf")},
     "loss_scaling is nan": {"loss_scaling": float("nan")},
-    "loss_scaling is 3.0; it must be a power of two up to 2**127": {"loss_scaling": 3.0},
-    "it must be a power of two up to 2**127, such as 1024.0": {"loss_scaling": 2**2000},
+    "loss_scaling is 3.0; it must be a power of two from 1 up to 2**127": {"loss_scaling": 3.0},
+    "it must be a power of two from 1 up to 2**127, such as 1024.0": {"loss_scaling": 2**2000},
+    "loss_scaling is 0.5; it must be a power of two from 1": {"loss_scaling": 0.5},
+    "loss_scaling is 6.223015277861142e-61; it must be": {"loss_scaling": 2.0**-200},
     "offline is 3": {"offline": 3},
     "offline is True": {"offline": True},
     "offline is 2.0": {"offline": 2.0},
@@ -89,7 +91,7 @@ def test_every_option_that_is_on_or_off_is_checked() -> None:
             IpuOptions(**{name: "on"})
 
 
-@pytest.mark.parametrize("value", [1, 0.5, 1024, 2.0**127])
+@pytest.mark.parametrize("value", [1, 2.0, 1024, 2.0**127])
 def test_a_power_of_two_scales_the_loss(value: Any) -> None:
     assert IpuOptions(loss_scaling=value).loss_scaling == value
     assert isinstance(IpuOptions(loss_scaling=value).loss_scaling, float)

@@ -19,6 +19,7 @@ _CHOICES: Dict[str, "tuple[str, ...]"] = {
 _FOLDERS = ("cache", "executables")
 # the device's loss is float32, whose largest power of two this is
 _LARGEST_SCALING = 2.0**127
+_SCALINGS = "a power of two from 1 up to 2**127, such as 1024.0: it rounds nothing"
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ class IpuOptions:
     recomputation: what the backward pass computes again to save memory: "default" is poptorch's choice.
     available_memory: the share of an IPU's memory, above 0 up to 1, that a product may use while it runs; one number or
     one for each IPU ("IPU0").   stochastic_rounding: of float16 results.   partials: the type of products' sums.
-    accumulator: the type of summed gradients.   loss_scaling: a power of two that multiplies the loss, so that small
-    float16 gradients are kept.   automatic_loss_scaling: let poptorch find it.
+    accumulator: the type of summed gradients.   loss_scaling: a power of two, 1 or more, that multiplies the loss, so
+    that small float16 gradients are kept.   automatic_loss_scaling: let poptorch find it.
     floating_point_exceptions: stop at a NaN or an overflow.
     cache: the folder that keeps compiled executables, for the next process.   executables: the folder from which
     `training.poptorch` and `evaluation.poptorch` are loaded instead of being compiled.
@@ -99,7 +100,7 @@ class IpuOptions:
             if folder is not None and not (isinstance(folder, str) and folder):
                 _refuse(name, folder, "the path of a folder as text, or None")
         if not _is_scaling(self.loss_scaling):
-            _refuse("loss_scaling", self.loss_scaling, "a power of two up to 2**127, such as 1024.0: it rounds nothing")
+            _refuse("loss_scaling", self.loss_scaling, _SCALINGS)
         if self.offline is not None and (not _is_whole(self.offline) or self.offline not in (1, 2)):
             _refuse("offline", self.offline, "the version of the IPU, 1 or 2, or None to run on one")
         object.__setattr__(self, "loss_scaling", float(self.loss_scaling))
@@ -178,8 +179,8 @@ def _stages(given: Any) -> Dict[str, int]:
 
 
 def _is_scaling(value: Any) -> bool:
-    """Whether it is a power of two that float32 has."""
-    return _is_number(value) and 0 < value <= _LARGEST_SCALING and math.frexp(value)[0] == 0.5
+    """Whether it is a power of two that float32 has, and no less than 1: gradients divided by less overflow to NaN."""
+    return _is_number(value) and 1 <= value <= _LARGEST_SCALING and math.frexp(value)[0] == 0.5
 
 
 def _is_whole(value: Any) -> bool:
