@@ -122,5 +122,25 @@ def test_the_options_of_a_configuration_file_are_these() -> None:
         from_mapping(IpuOptions, {"replica": 2}, "backend 'ipu'")
 
 
+FROM_A_FILE: Dict[str, Dict[str, Any]] = {
+    'names of modules with the numbers of their IPUs, from 0: {"2": 0, "4": 1}': {"stages": "2"},
+    "names of modules with the numbers": {"stages": {"2": "0"}},
+    "the path of a folder as text, or None": {"cache": 3},
+    "True or False": {"ipu_model": 1},
+    "a whole number of 1 or more": {"replicas": "two"},
+    "the version of the IPU, 1 or 2": {"offline": "2"},
+    "a power of two from 1 up to 2**127": {"loss_scaling": "big"},
+}
+
+
+@pytest.mark.parametrize("says", FROM_A_FILE)
+def test_a_value_of_another_type_in_a_configuration_file_is_told_what_is_allowed(says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(IpuOptions, FROM_A_FILE[says], "[backend]", "backend.")
+    ((name, value),) = FROM_A_FILE[says].items()
+    assert str(caught.value).startswith(f"backend.{name} is {value!r}; ")
+    assert f": {says}" in str(caught.value)
+
+
 def test_the_registry_finds_the_backend_by_name() -> None:
     assert isinstance(load("ipu"), IpuBackend)

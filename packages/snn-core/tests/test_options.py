@@ -77,6 +77,39 @@ def test_what_does_not_fit_is_named_with_what_is_allowed(values: Dict[str, Any],
         from_mapping(Options, values, "backend 'x'")
 
 
+@dataclass(frozen=True)
+class Checked:
+    mode: str = "a"
+    count: int = 1
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("a", "b"):
+            raise ConfigError(f"mode is {self.mode!r}; it must be 'a' or 'b'")
+        if self.count < 1:
+            raise ConfigError(f"count is {self.count!r}; it must be 1 or more")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mode": 3}, "x.mode is 3; it must be a valid string: 'a' or 'b'"),
+        ({"mode": 3, "label": 4}, "x.mode is 3; it must be a valid string: 'a' or 'b'"),
+        ({"count": 0.5}, "x.count is 0.5; it must be a valid integer: 1 or more"),
+        ({"count": True}, "x.count is True; it must be a valid integer"),
+        ({"count": "2"}, "x.count is '2'; it must be a valid integer"),
+        ({"label": 4, "mode": "c"}, "x.label is 4; it must be a valid string"),
+        ({"mod": 3, "mode": 3}, "there is no setting x.mod (did you mean 'mode'?); [x] has count, label, mode"),
+    ],
+)
+def test_a_dataclass_that_checks_a_value_says_what_is_allowed_where_its_type_is_refused(
+    values: Dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Checked, values, "[x]", "x.")
+    assert str(caught.value) == message
+
+
 def test_an_option_without_a_default_must_be_given() -> None:
     @dataclass(frozen=True)
     class Strict:

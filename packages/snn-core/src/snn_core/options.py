@@ -22,9 +22,17 @@ def from_mapping(kind: Callable[..., T], values: Mapping[str, Any], where: str, 
     """Build the dataclass `kind`, or any class with keyword arguments, from a mapping.
 
     `where` starts each error: "backend 'cpu': threads is 'x'; …". With a `path` such as "train.", the key's whole path
-    does: "train.epochs is 'x'; …". Raises what `arguments` raises, and ConfigError for whatever `kind` itself refuses.
+    does: "train.epochs is 'x'; …". Raises what `arguments` raises, with what a dataclass itself says of the value, and
+    ConfigError for whatever `kind` itself refuses.
     """
-    made = arguments(kind, values, where, path)
+    try:
+        made = arguments(kind, values, where, path)
+    except ConfigError as exc:
+        raise _in_own_words(kind, values, where, path, exc) from exc.__cause__
+    return _made(kind, made, where, path)
+
+
+def _made(kind: Callable[..., T], made: Mapping[str, Any], where: str, path: str) -> T:
     try:
         return kind(**made)
     except ConfigError as exc:
@@ -35,6 +43,25 @@ def from_mapping(kind: Callable[..., T], values: Mapping[str, Any], where: str, 
         raise
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"{where} refuses {made!r}: {exc}") from exc
+
+
+def _in_own_words(
+    kind: Callable[..., Any], values: Mapping[str, Any], where: str, path: str, typed: ConfigError
+) -> ConfigError:
+    """`typed`, which refuses a value for its type, with what a dataclass itself says of that value: it knows what is
+    allowed, where an annotation knows a type alone.
+    """
+    if not dataclasses.is_dataclass(kind):
+        return typed
+    try:
+        _made(kind, values, where, path)
+    except Exception as exc:  # of a value of another type a check may raise anything
+        for name, value in values.items():
+            head = f"{path or f'{where}: '}{name} is {value!r}; "
+            if str(typed).startswith(head) and str(exc).startswith(head):
+                reason = re.sub("^it must be ", "", str(exc)[len(head) :])
+                return typed if reason in str(typed) else ConfigError(f"{typed}: {reason}")
+    return typed
 
 
 def arguments(kind: Callable[..., Any], values: Mapping[str, Any], where: str, path: str = "") -> Dict[str, Any]:
