@@ -47,6 +47,29 @@ def test_a_pipeline_too_short_of_micro_batches_is_refused_with_how_many_it_needs
     assert cut(IpuOptions(stages=PIPELINE), accumulation=3).accumulation == 3
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loader_that_rebatches_needs_a_combined_batch_of_several_samples(training: bool) -> None:
+    one = BatchSpec(1, BATCH.x, BATCH.target)
+    options = IpuOptions(loader="async_rebatched", workers=1)
+    with pytest.raises(ConfigError) as caught:
+        layout(one, TrainSpec(), options, training)
+    assert "loader is 'async_rebatched'" in str(caught.value)
+    assert f"one call {'trains' if training else 'evaluates'} 1 sample" in str(caught.value)
+    assert "set loader='async'" in str(caught.value)
+    for fits in (IpuOptions(loader="async"), IpuOptions()):
+        assert layout(one, TrainSpec(), fits, training).combined == 1
+
+
+def test_a_loader_that_rebatches_may_have_one_sample_in_evaluation_alone() -> None:
+    one = BatchSpec(1, BATCH.x, BATCH.target)
+    options = IpuOptions(loader="async_rebatched", workers=1)
+    assert layout(one, TrainSpec(accumulation=4), options, True).combined == 4
+    with pytest.raises(ConfigError, match=r"one call evaluates 1 sample.*raise evaluation_iterations"):
+        layout(one, TrainSpec(accumulation=4), options, False)
+    several = IpuOptions(loader="async_rebatched", workers=1, evaluation_iterations=2)
+    assert layout(one, TrainSpec(accumulation=4), several, False).combined == 2
+
+
 @pytest.fixture
 def poprun(monkeypatch: pytest.MonkeyPatch) -> Dict[str, int]:
     """What popdist says in a process that poprun started, to be changed by the test."""

@@ -53,7 +53,7 @@ def layout(batch: BatchSpec, train: TrainSpec, options: IpuOptions, training: bo
     count, process, replicas = processes(options)
     if not training:
         # each process evaluates all samples by itself, so that none has to wait for the others' results
-        return Layout(batch.size, options.iterations, replicas // count, 1)
+        return _rebatched(Layout(batch.size, options.iterations, replicas // count, 1), options, training)
     if train.accumulation % replicas:
         raise ConfigError(
             f"accumulation is {train.accumulation} and there are {replicas} replicas, among which an optimiser step's "
@@ -68,7 +68,20 @@ def layout(batch: BatchSpec, train: TrainSpec, options: IpuOptions, training: bo
             f"{options.ipus} stages needs {needed} or more on each (2 x stages - 1): raise accumulation to "
             f"{needed * replicas}. " + _explained(batch, train)
         )
-    return Layout(batch.size, train.steps_per_call, replicas // count, each, count, process)
+    return _rebatched(
+        Layout(batch.size, train.steps_per_call, replicas // count, each, count, process), options, training
+    )
+
+
+def _rebatched(cut: Layout, options: IpuOptions, training: bool) -> Layout:
+    """The same. Raises ConfigError where poptorch's loader would put single samples together: it asserts several."""
+    if options.loader == "async_rebatched" and cut.combined == 1:
+        does, factor = ("trains", "accumulation") if training else ("evaluates", "evaluation_iterations")
+        raise ConfigError(
+            f"loader is 'async_rebatched', which puts batches of several samples together, and one call {does} 1 "
+            f"sample; set loader='async', or raise {factor} or batch_size"
+        )
+    return cut
 
 
 def _explained(batch: BatchSpec, train: TrainSpec) -> str:

@@ -182,6 +182,38 @@ def test_parameters_shared_by_two_layers_are_one_on_the_device(poptorch):
     assert ours.net[1].weight is ours.net[0].weight
 
 
+class Scaled(nn.Module):
+    def __init__(self, persistent=True):
+        super().__init__()
+        self.register_buffer("factor", torch.full((2,), 2.0), persistent=persistent)
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_a_buffer_of_two_names_fails_in_the_clean_up_which_knows_parameters_alone(poptorch):
+    shared = Scaled()
+    with pytest.raises(KeyError, match="^'0.factor'$"):
+        poptorch.inferenceModel(nn.Sequential(shared, nn.Linear(2, 2), shared))(X)
+    one, other = Scaled(), Scaled()
+    other.factor = one.factor
+    with pytest.raises(KeyError, match="^'0.factor'$"):
+        poptorch.inferenceModel(nn.Sequential(one, nn.Linear(2, 2), other))(X)
+
+
+def test_a_buffer_of_two_names_that_is_in_no_state_dict_does_not_fail(poptorch):
+    shared, layer = Scaled(persistent=False), nn.Linear(2, 2)
+    model = nn.Sequential(shared, layer, shared)
+    assert torch.allclose(poptorch.inferenceModel(model)(X), layer(X * 2).detach() * 2)
+
+
+def test_a_layer_of_parameters_alone_may_stand_at_two_places(poptorch):
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    assert torch.allclose(poptorch.inferenceModel(model)(X), model(X).detach())
+    assert model[2] is model[0]
+
+
 def test_a_buffer_that_is_no_plain_tensor_is_refused(poptorch):
     model = Model()
     model.register_buffer("odd", nn.Parameter(torch.zeros(1), requires_grad=False))

@@ -1,5 +1,6 @@
 """Running forward once, on a model whose parameters and buffers are the device's."""
 
+import collections
 import warnings
 
 import torch
@@ -21,7 +22,7 @@ def traced(model, bound, options, optimizer):
     Returns the graph, what forward returned, and the group of each trained parameter. optimizer: None for inference.
 
     Here, as in the real one, a failure before `cpu_aliases` is known is hidden by the UnboundLocalError of its own
-    clean-up.
+    clean-up. The same clean-up puts back what has a second name, and knows parameters alone: KeyError for a buffer.
     """
     recorder = Recorder(optimizer is not None)
     manager = options._execution_strategy._stages_manager
@@ -30,7 +31,7 @@ def traced(model, bound, options, optimizer):
         cpu_params, cpu_buffers = owned(model, "_parameters"), owned(model, "_buffers")
         names = {id(value): name for name, value in [*model.named_parameters(), *model.named_buffers()]}
         moved = move(recorder, cpu_params, cpu_buffers, names)
-        cpu_aliases = len(cpu_params) + len(cpu_buffers) - len(moved)
+        cpu_aliases = second_names(model)
         groups = groups_of(optimizer, names)
         bound.arguments = inputs = mapped(dict(bound.arguments), lambda tensor: recorder.leaf(tensor.clone()))
         buffers = owned(model, "_buffers")
@@ -47,9 +48,11 @@ def traced(model, bound, options, optimizer):
         Block._stages_manager = None
         for module, name, value in cpu_params:
             module._parameters[name] = value
-        logger.debug("%d parameters have a second name or are None", cpu_aliases)
         for module, name, value in cpu_buffers:
             module._buffers[name] = value
+        for name, first in cpu_aliases.items():
+            logger.debug("%s is %s", name, first)
+            put_back(model, name, dict(model.named_parameters())[first])
     # batch normalisation does not say that it writes
     written = [
         value._value.is_floating_point() and (storage(value._value) in recorder.written or not value._value.equal(old))
@@ -62,6 +65,21 @@ def traced(model, bound, options, optimizer):
     outputs = [tensor._index for tensor in tensors_of(result) if on_ipu(tensor)]
     graph = Graph(recorder, [tensor._index for tensor in tensors_of(inputs)], parameters, places, outputs)
     return graph, result, groups
+
+
+def second_names(model):
+    """Return the first name by each further name that the model's state_dict has for one and the same tensor."""
+    plain_class = getattr(type(model), "_poptorch_wraps", type(model))
+    tensors = collections.defaultdict(list)
+    for name, value in plain_class.state_dict(model, keep_vars=True).items():
+        tensors[id(value)].append(name)
+    return {name: names[0] for names in tensors.values() for name in names[1:]}
+
+
+def put_back(model, name, parameter):
+    """Set a parameter by its whole name."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, parameter)
 
 
 def owned(model, kind):
