@@ -39,6 +39,12 @@ def test_a_plain_error_is_about_the_model_before_it_runs_and_about_the_device_af
     assert isinstance(after, DeviceError)
 
 
+def test_an_error_of_the_python_layer_is_not_the_devices_even_while_it_runs(poptorch: Any) -> None:
+    error = translated(poptorch.Error("Shape mismatch for x", "poptorch_py_error"), running=True)
+    assert isinstance(error, ConfigError)
+    assert "poptorch refuses: Error: Shape mismatch for x" in str(error)
+
+
 @pytest.mark.parametrize("kind", [AssertionError, AttributeError, RuntimeError, TypeError, ValueError])
 def test_misuse_of_the_python_layer_is_a_configuration(kind: type) -> None:
     error = translated(kind("deviceIterations must be at least 1"))
@@ -94,7 +100,7 @@ def test_the_true_cause_behind_cpu_aliases_is_dug_out(poptorch: Any) -> None:
     assert translated(hidden(error)) is error
 
 
-@pytest.mark.parametrize("kind", [IndexError, KeyError, MemoryError, OSError, ZeroDivisionError])
+@pytest.mark.parametrize("kind", [MemoryError, OSError, ZeroDivisionError])
 def test_a_cause_of_another_kind_is_raised_itself(poptorch: Any, kind: type) -> None:
     cause = kind("far inside")
     poptorch._contract.inject("move", cause)
@@ -107,6 +113,27 @@ def test_a_hidden_misuse_is_a_configuration(poptorch: Any) -> None:
     poptorch._contract.inject("move", ValueError("a bad shape"))
     with pytest.raises(ConfigError, match="poptorch refuses: ValueError: a bad shape; change what this names"):
         fit(IpuBackend(IpuOptions(ipu_model=True)), dense(4))
+
+
+@pytest.mark.parametrize("kind", [IndexError, KeyError, LookupError])
+def test_what_poptorch_looks_up_and_does_not_find_is_told_with_what_to_do(poptorch: Any, kind: type) -> None:
+    poptorch._contract.inject("compile", kind("step.model.2.threshold"))
+    with pytest.raises(Unsupported) as caught:
+        fit(IpuBackend(IpuOptions(ipu_model=True)), dense(4))
+    assert f"did not find: {kind.__name__}: " in str(caught.value)
+    assert "step.model.2.threshold" in str(caught.value)
+    assert "two places" in str(caught.value)
+
+
+class Misses(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return {"host": x}["ipu" if importlib.import_module("poptorch").isRunningOnIpu() else "host"]
+
+
+def test_what_forward_looks_up_and_does_not_find_is_told_with_its_line() -> None:
+    trial = dense(4, model=lambda: snn.Sequential(nn.Linear(6, 3), Misses(), snn.LIF()))
+    with pytest.raises(Unsupported, match=r"forward fails when poptorch compiles it, at .*\.py:\d+: KeyError: 'ipu'"):
+        fit(IpuBackend(IpuOptions(ipu_model=True)), trial)
 
 
 def test_another_unbound_name_is_not_taken_for_it() -> None:

@@ -126,20 +126,23 @@ def call(name: str, *target: Any, **arguments: Any) -> Any:
 
 def value(name: str) -> Any:
     """The attribute `name` of poptorch, one of `VALUES`."""
+    path = _listed(name)
     with guarded():
-        return _attribute(_poptorch(), _listed(name))
+        return _attribute(_poptorch(), path)
 
 
 def read(name: str, target: Any) -> Any:
     """The property of an object, such as "PoplarExecutor.rng_state"."""
+    attribute = _listed(name).rpartition(".")[2]
     with guarded():
-        return getattr(target, _listed(name).rpartition(".")[2])
+        return getattr(target, attribute)
 
 
 def write(name: str, target: Any, content: Any) -> None:
     """Set the property of an object, "PoplarExecutor.rng_state"."""
+    attribute = _listed(name).rpartition(".")[2]
     with guarded():
-        setattr(target, _listed(name).rpartition(".")[2], content)
+        setattr(target, attribute, content)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from snn_core.errors import ConfigError, DataError, DeviceError, SnnError, Unsup
 
 __all__ = ["ATTRIBUTES", "cause_of", "translated"]
 
-ATTRIBUTES = ("Error.location", "Error.message", "RecoverableError.recovery_action")
+ATTRIBUTES = ("Error.location", "Error.message", "Error.type", "RecoverableError.recovery_action")
 """What is read of poptorch's errors: a part of `calls.VALUES`, which cannot be imported here."""
 
 _ACTIONS: Dict[str, str] = {
@@ -14,7 +14,9 @@ _ACTIONS: Dict[str, str] = {
     "PARTITION_RESET": "reset the partition (`vipu reset partition NAME`, or ask who runs the pod), then start again",
     "FULL_RESET": "reset the whole IPU machine, or ask whoever runs the pod, then start again",
 }
-_MISUSE = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)
+_MISUSE = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# of an error that poptorch's Python layer raises before it asks the device
+_PYTHON_LAYER = "poptorch_py_error"
 _NOT_THE_USERS = ("poptorch", "snn_backend_ipu", "snn_core", "torch")
 
 
@@ -38,6 +40,8 @@ def translated(exc: BaseException, running: bool = False, loading: bool = False)
             f"the IPU failed and does not recover: {_said(cause)}; the machine needs looking after: tell who runs it",
             action="look after the machine",
         )
+    if "Error" in names and running and _read(cause, "Error.type") == _PYTHON_LAYER:
+        return _refused(f"Error: {_said(cause)}")
     if "Error" in names and running:
         return DeviceError(f"the IPU failed: {_said(cause)}", action="read the message")
     if "Error" in names:
@@ -57,6 +61,15 @@ def translated(exc: BaseException, running: bool = False, loading: bool = False)
             f"the step's forward fails when poptorch compiles it, at {place}: {told}; it may do on the host what it "
             "cannot on an IPU: `snn lint --backend ipu` looks for that, else write this line in another way"
         )
+    if isinstance(cause, LookupError):
+        return Unsupported(
+            f"poptorch could not compile or run this, for it looked something up that it did not find: {told}; where "
+            "this names a layer or a tensor of the model that stands at two places, make two instances of it"
+        )
+    return _refused(told)
+
+
+def _refused(told: str) -> ConfigError:
     return ConfigError(
         f"poptorch refuses: {told}; change what this names among the backend's options, the batch size, accumulation "
         "and steps_per_call"
