@@ -6,7 +6,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,9 @@ _FREE = ("prim::", "aten::detach", "aten::size", "aten::numel", "aten::Int")
 class Nodes(NamedTuple):
     """What a trace on the host found. total: nodes of the forward graph.   kinds: by operation, the most frequent
     first.   classified: whether the loss counts right answers.   calls: the model's modules by name, as they ran.
-    counted: by how much one forward raises each counter of a batch norm, by the buffer's name.
-    digest: the same in every process for the same operations, shapes and constants.
+    counted: by how much one forward raises each counter of a batch norm, by the buffer's name.   written: the names of
+    the buffers that a forward writes.   digest: the same in every process for the same operations, shapes and
+    constants.
     """
 
     total: int
@@ -35,6 +36,7 @@ class Nodes(NamedTuple):
     classified: bool
     calls: Tuple[str, ...]
     counted: Dict[str, int]
+    written: Tuple[str, ...]
     digest: str
 
 
@@ -44,7 +46,7 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     calls: List[str] = []
     for name, inner in module.step.model.named_modules():
         inner.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
-    before = _counters(module.step.model)
+    before, held = _counters(module.step.model), _buffers(module.step.model)
     inputs = [_zeros(batch.x, batch.size), _zeros(batch.target, batch.size)]
     controls = _control_rows(step, batch.size)
     if controls is not None:
@@ -57,7 +59,8 @@ def count_nodes(step: Step, batch: BatchSpec) -> Nodes:
     kinds = Counter(node.kind() for node in graph.nodes())
     kept = {kind: count for kind, count in kinds.most_common() if not kind.startswith(_FREE)}
     counted = {name: count - before[name] for name, count in _counters(module.step.model).items()}
-    return Nodes(sum(kept.values()), kept, module.classified, tuple(calls), counted, _digest(graph))
+    written = _changed(held, _buffers(module.step.model))
+    return Nodes(sum(kept.values()), kept, module.classified, tuple(calls), counted, written, _digest(graph))
 
 
 @contextlib.contextmanager
@@ -92,6 +95,16 @@ def _counters(model: nn.Module) -> Dict[str, int]:
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.num_batches_tracked is not None
     }
+
+
+def _buffers(model: nn.Module) -> Dict[str, Tuple[int, Tensor]]:
+    """How often each buffer was written in place, and its values: batch norm writes without counting."""
+    return {name: (value._version, value.clone()) for name, value in model.named_buffers(remove_duplicate=False)}
+
+
+def _changed(before: Mapping[str, Tuple[int, Tensor]], after: Mapping[str, Tuple[int, Tensor]]) -> Tuple[str, ...]:
+    same = {name for name, (count, value) in before.items() if count == after[name][0] and value.equal(after[name][1])}
+    return tuple(name for name in before if name not in same)
 
 
 def _control_rows(step: Step, size: int) -> Optional[Tensor]:

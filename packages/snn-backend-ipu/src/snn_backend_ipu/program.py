@@ -18,6 +18,7 @@ from snn_backend_ipu.optimizers import has_accumulated, saved_rate
 from snn_backend_ipu.options import IpuOptions
 from snn_backend_ipu.reports import report
 from snn_backend_ipu.settings import make_settings
+from snn_backend_ipu.sharing import part_names
 from snn_backend_ipu.weights import Wide, plain_state, require_fit
 from snn_core.backend import Program, Report
 from snn_core.errors import ConfigError, DeviceError
@@ -66,12 +67,15 @@ class IpuProgram(Program):
         self._closed = False
 
     def _tree(self, training: bool) -> Step:
-        """A module tree for one executor: the mode, half weights, stages, and buffers for what is not trained."""
+        """A module tree for one executor: the mode, half weights, stages, buffers for what is not trained, and no
+        buffer of two names.
+        """
         tree = copy.deepcopy(self._pristine).train(training)
         if self._half is not None:
             halve(tree.model)
         freeze_parameters(tree.model)
         begin_stages(tree.model, self._options.stages)
+        part_names(tree)
         return tree
 
     def _make_training(self) -> TrainingExecutor:

@@ -10,6 +10,7 @@ from snn_backend_ipu.loading import require_picklable
 from snn_backend_ipu.modules import require_stages
 from snn_backend_ipu.nodes import Nodes, count_nodes
 from snn_backend_ipu.options import IpuOptions
+from snn_backend_ipu.sharing import require_one_owner, shared_buffers
 from snn_core.errors import SnnError
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
@@ -38,9 +39,11 @@ def refusals(
     cuts = held(lambda: {training: layout(batch, train, options, training) for training in (True, False)})
     if cuts is not None:
         held(lambda: require_one_replica(step.model, cuts[True]))
-    nodes = _traced(step, batch) if options.stages or options.executables is not None else None
+    asked = options.stages or options.executables is not None or shared_buffers(step.model)
+    nodes = _traced(step, batch) if asked else None
     if nodes is not None:
         held(lambda: require_stages(step.model, options.stages, nodes.calls))
+        held(lambda: require_one_owner(step.model, nodes.written))
     if options.executables is not None:
         folder, described = Path(options.executables), None
         if cuts is not None and nodes is not None:

@@ -193,11 +193,11 @@ class Scaled(nn.Module):
 
 def test_a_buffer_of_two_names_fails_in_the_clean_up_which_knows_parameters_alone(poptorch):
     shared = Scaled()
-    with pytest.raises(KeyError, match="^'0.factor'$"):
+    with pytest.raises(KeyError, match=r"^'0\.factor'$"):
         poptorch.inferenceModel(nn.Sequential(shared, nn.Linear(2, 2), shared))(X)
     one, other = Scaled(), Scaled()
     other.factor = one.factor
-    with pytest.raises(KeyError, match="^'0.factor'$"):
+    with pytest.raises(KeyError, match=r"^'0\.factor'$"):
         poptorch.inferenceModel(nn.Sequential(one, nn.Linear(2, 2), other))(X)
 
 
