@@ -107,6 +107,17 @@ VALUES: Tuple[str, ...] = (
 )
 """Attributes of poptorch that are read, the executor's `rng_state` written too."""
 
+# what reaches the device, so that an error there is one of the device and not of what poptorch was given
+_ON_DEVICE = (
+    "PoplarExecutor.__call__",
+    "PoplarExecutor.copyWeightsToDevice",
+    "PoplarExecutor.copyWeightsToHost",
+    "PoplarExecutor.destroy",
+    "PoplarExecutor.detachFromDevice",
+    "PoplarExecutor.rng_state",
+    "optim.Optimizer.state_dict",
+)
+
 _METHODS = ("PoplarExecutor.", "Options.", "optim.Optimizer.", "optim.VariableAttributes.", "DataLoader.")
 
 
@@ -119,7 +130,7 @@ def call(name: str, *target: Any, **arguments: Any) -> Any:
     if unknown:
         raise TypeError(f"{name} is listed with the arguments {CALLS[name]}; got {sorted(unknown)}")
     inputs = arguments.pop("args", ())
-    with guarded(running=name == "PoplarExecutor.__call__"):
+    with guarded(running=name in _ON_DEVICE):
         function = _found(name, *target)
         return function(*inputs, **arguments)
 
@@ -134,14 +145,14 @@ def value(name: str) -> Any:
 def read(name: str, target: Any) -> Any:
     """The property of an object, such as "PoplarExecutor.rng_state"."""
     attribute = _listed(name).rpartition(".")[2]
-    with guarded():
+    with guarded(running=name in _ON_DEVICE):
         return getattr(target, attribute)
 
 
 def write(name: str, target: Any, content: Any) -> None:
     """Set the property of an object, "PoplarExecutor.rng_state"."""
     attribute = _listed(name).rpartition(".")[2]
-    with guarded():
+    with guarded(running=name in _ON_DEVICE):
         setattr(target, attribute, content)
 
 
@@ -149,7 +160,7 @@ def write(name: str, target: Any, content: Any) -> None:
 def guarded(running: bool = False, loading: bool = False) -> Iterator[None]:
     """Give what poptorch raises inside the block its meaning: a SnnError that says what to do.
 
-    running: the block executes a step.   loading: it reads a batch.
+    running: the block executes a step, or moves what the device has.   loading: it reads a batch.
     """
     try:
         yield

@@ -10,7 +10,7 @@ from snn_backend_ipu.calls import call, read, write
 from snn_backend_ipu.optimizers import set_rate
 from snn_backend_ipu.weights import plain_state, write_state
 
-__all__ = ["EvaluationExecutor", "TrainingExecutor"]
+__all__ = ["EvaluationExecutor", "TrainingExecutor", "destroy_all"]
 
 RandomState = Optional[List[int]]
 
@@ -94,6 +94,17 @@ class _Executor:
         """Give back the device and what was compiled."""
         if self.compiled:
             call("PoplarExecutor.destroy", self._wrapped)
+
+
+def destroy_all(executors: Sequence[_Executor]) -> List[Exception]:
+    """Destroy each, whatever the others raise, and return what they raised: destroying one reads its device."""
+    errors: List[Exception] = []
+    for executor in executors:
+        try:
+            executor.destroy()
+        except Exception as exc:
+            errors.append(exc)
+    return errors
 
 
 class EvaluationExecutor(_Executor):

@@ -24,8 +24,8 @@ def translated(exc: BaseException, running: bool = False, loading: bool = False)
     """Return the error to raise instead of `exc`: poptorch's by its class, misuse of its Python layer, a forward that
     fails under it, or what `exc` hides, which may be itself.
 
-    running: the step was executing; before that, poptorch's plain errors are about what it was given.
-    loading: a batch was read.
+    running: the step was executing, or what the device has was moved; before that, poptorch's plain errors are about
+    what it was given.   loading: a batch was read.
     """
     if isinstance(exc, SnnError):
         return exc

@@ -1,6 +1,8 @@
 """A step compiled by poptorch: what core's trainer talks to."""
 
+import contextlib
 import copy
+import logging
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
 from snn_backend_ipu.executables import FILES, description, write_manifest
-from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor
+from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, destroy_all
 from snn_backend_ipu.layout import layout
 from snn_backend_ipu.loading import Batch, TargetCheck, keeping_random_state, load
 from snn_backend_ipu.modules import EvaluationModule, TrainingModule, begin_stages, freeze_parameters, halve
@@ -30,6 +32,7 @@ from snn_core.step import Step
 __all__ = ["IpuProgram"]
 
 _FORMAT = "poptorch"
+_log = logging.getLogger(__name__)
 
 
 class IpuProgram(Program):
@@ -64,7 +67,7 @@ class IpuProgram(Program):
         self._forwards = 0
         self._stale = False
         self._failed: Optional[DeviceError] = None
-        self._closed = False
+        self._lost = self._closed = False
 
     def _tree(self, training: bool) -> Step:
         """A module tree for one executor: the mode, half weights, stages, buffers for what is not trained, and no
@@ -127,7 +130,7 @@ class IpuProgram(Program):
         cut = self._cuts[True]
         self._stale = True
         try:
-            with keeping_random_state():
+            with self._on_device():
                 self._take_turns(training=True)
                 _, rows = self._training.run(self._inputs((x, target), training=True))
         except DeviceError as exc:
@@ -142,7 +145,7 @@ class IpuProgram(Program):
         x, target, valid = batch
         # the loader's memory may be written over while the device runs
         samples = int(valid.sum())
-        with keeping_random_state():
+        with self._on_device():
             if self._stale:
                 self._evaluation.load(self._training.weights())
                 self._stale = False
@@ -150,6 +153,16 @@ class IpuProgram(Program):
             rows, output = self._evaluation.run(self._inputs((x, target, valid), training=False))
         output = output[:samples].transpose(0, 1).float()
         return report(rows, self._source, self.nodes.classified, 0, output)
+
+    @contextlib.contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """The process's random numbers go on as before; a failure of the device is remembered for `close`."""
+        try:
+            with keeping_random_state():
+                yield
+        except DeviceError:
+            self._lost = True
+            raise
 
     def _take_turns(self, training: bool) -> None:
         """On shared IPUs, make the other executor give its own back."""
@@ -204,7 +217,7 @@ class IpuProgram(Program):
             self._wide.replace(weights)
             self._training.load(weights)
             self._training.restore_random(state["rng"].get("training") if ours else None)
-        self._forwards, self._stale, self._failed = 0, True, None
+        self._forwards, self._stale, self._failed, self._lost = 0, True, None, False
         for name, value in state.get("controls", {}).items():
             self.set_control(name, value)
 
@@ -266,10 +279,21 @@ class IpuProgram(Program):
         return zeros.to(self._half) if self._half is not None and spec is self._batch.x else zeros
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._training.destroy()
-            self._evaluation.destroy()
+        """Give the device back. Raises DeviceError where it fails at that, unless it has already failed in a step."""
+        self._close(tells=not self._lost)
+
+    def __exit__(self, kind: object = None, *exc: object) -> None:
+        # the error that the block is left by is the one to tell, and a lost device fails again when it is given back
+        self._close(tells=kind is None and not self._lost)
+
+    def _close(self, tells: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for error in destroy_all((self._training, self._evaluation)):
+            if tells:
+                raise error
+            _log.warning("the program could not be closed cleanly: %s", error)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -303,6 +303,23 @@ def test_a_fault_can_wait(poptorch):
         executor(X)
 
 
+def test_destroying_reads_a_lost_device_and_fails(poptorch):
+    class Loss(nn.Linear):
+        def forward(self, x):
+            return poptorch.identity_loss(super().forward(x), "mean")
+
+    model = Loss(2, 2)
+    executor = poptorch.trainingModel(model, optimizer=poptorch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    executor(X)
+    with poptorch._contract.losing(poptorch.Error("link down", "poptorch_cpp_error"), after=1):
+        executor(X)
+        for use in (lambda: executor(X), executor.copyWeightsToHost, executor.destroy, executor.destroy):
+            with pytest.raises(poptorch.Error, match="link down"):
+                use()
+        assert executor.isCompiled()
+    executor.destroy()
+
+
 def test_an_unknown_stage_is_refused(poptorch):
     with pytest.raises(ValueError, match="no stage 'run'"):
         poptorch._contract.inject("run", RuntimeError())

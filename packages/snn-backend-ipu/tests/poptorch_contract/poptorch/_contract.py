@@ -9,11 +9,14 @@ import weakref
 
 from ._errors import compiler_error
 
-STAGES = ("move", "trace", "compile", "attach", "execute", "save", "load")
+STAGES = ("move", "trace", "compile", "attach", "execute", "exchange", "save", "load")
+# what needs the device itself; "exchange" moves weights, an optimiser's state or random numbers
+ON_DEVICE = ("attach", "execute", "exchange")
 
 # held: the IPUs of each attached executable; one that is gone holds none.
 _machine = {"ipus": 0, "version": 2, "held": weakref.WeakKeyDictionary()}
 _faults = []
+_gone = []
 # The class of each model that was traced, so that a test can count them.
 traces = []
 
@@ -33,21 +36,39 @@ def inject(stage, error, after=0):
     """Raise `error` when `stage` is reached, once, after it was passed `after` times. Stages: STAGES."""
     if stage not in STAGES:
         raise ValueError(f"no stage {stage!r}; it has {', '.join(STAGES)}")
-    _faults.append([stage, error, after])
+    _faults.append([stage, error, after, False])
+
+
+@contextlib.contextmanager
+def losing(error, after=None):
+    """Lose the device now, or in the call after `after` more: what needs it raises `error` to the block's end."""
+    if after is None:
+        _gone.append(error)
+    else:
+        _faults.append(["execute", error, after, True])
+    try:
+        yield
+    finally:
+        reset()
 
 
 def reset():
-    """Forget the faults that did not happen and the traces that did."""
+    """Forget the faults that did not happen, the devices that were lost and the traces that did."""
     _faults.clear()
+    _gone.clear()
     traces.clear()
 
 
 def reach(stage):
     """Raise what was injected for this stage, if its time has come."""
+    if _gone and stage in ON_DEVICE:
+        raise _gone[0]
     for fault in _faults:
         if fault[0] == stage:
             if fault[2] == 0:
                 _faults.remove(fault)
+                if fault[3]:
+                    _gone.append(fault[1])
                 raise fault[1]
             fault[2] -= 1
             return

@@ -101,6 +101,7 @@ class PoplarExecutor(Extras):
         """Copy the weights to the model."""
         executable = self._compiled()
         self._dirty_host_weights = False
+        _contract.reach("exchange")
         device = executable.download()
         for name, value in [*self._model.named_parameters(), *self._model.named_buffers()]:
             if name in device:
@@ -111,6 +112,7 @@ class PoplarExecutor(Extras):
         """Copy the weights of the model to the device: what the device had is gone."""
         executable = self._compiled()
         self._dirty_host_weights = False
+        _contract.reach("exchange")
         executable.upload(*self._tensors())
 
     def load_state_dict(self, state_dict, strict=True):
@@ -152,6 +154,7 @@ class PoplarExecutor(Extras):
         if not isinstance(optimizer, optim.Optimizer) or not optimizer.host_state_is_dirty:
             return
         executable = self._compiled()
+        _contract.reach("exchange")
         device = {
             "ipu_state": {
                 f"{kind}___{name}": value.clone()
@@ -168,6 +171,7 @@ class PoplarExecutor(Extras):
         if not isinstance(optimizer, optim.Optimizer) or not optimizer.ipu_state_is_dirty:
             return
         if optimizer.has_state():
+            _contract.reach("exchange")
             self.copyWeightsToHostIfNeeded()
             states = {}
             for key, value in optimizer._state_dict["ipu_state"].items():
@@ -291,7 +295,7 @@ class PoplarExecutor(Extras):
         _contract.release(self._executable)
 
     def destroy(self):
-        """Give up the executable, and in training give the model its class back."""
+        """Give up the executable, and in training give the model its class back, which reads the device first."""
         if not self.isCompiled():
             return
         if self._training:

@@ -59,11 +59,13 @@ class Extras:
     def rng_state(self):
         """The random numbers' seed and state: a list of integers."""
         generator = self._compiled().generator
+        _contract.reach("exchange")
         return [generator.initial_seed(), *generator.get_state().tolist()]
 
     @rng_state.setter
     def rng_state(self, state):
         generator = self._compiled().generator
+        _contract.reach("exchange")
         generator.manual_seed(state[0])
         if len(state) > 1:
             generator.set_state(torch.tensor(state[1:], dtype=torch.uint8))
