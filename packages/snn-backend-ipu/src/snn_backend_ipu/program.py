@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_backend_ipu import optimizers
+from snn_backend_ipu.batches import Expected
 from snn_backend_ipu.executables import FILES, description, write_manifest
 from snn_backend_ipu.executors import EvaluationExecutor, TrainingExecutor, destroy_all
 from snn_backend_ipu.layout import layout
@@ -26,7 +27,7 @@ from snn_core.backend import Program, Report
 from snn_core.errors import ConfigError, DeviceError
 from snn_core.optimizers import Optimizer
 from snn_core.portable import readable_by, tagged
-from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
+from snn_core.specs import BatchSpec, TrainSpec
 from snn_core.step import Step
 
 __all__ = ["IpuProgram"]
@@ -52,6 +53,7 @@ class IpuProgram(Program):
         self.nodes: Nodes = count_nodes(self._pristine, batch)
         self.summary = f"a training graph of {self.nodes.total:,} nodes ({_most(self.nodes.kinds)})"
         self._half = torch.float16 if train.precision == "fp16" else None
+        self._expected = {training: Expected(batch, cut, training, self._half) for training, cut in self._cuts.items()}
         self._folder = None if options.executables is None else Path(options.executables)
         with keeping_random_state():
             # each executor keeps the settings that it was made with, and the loaders are given the same
@@ -126,13 +128,13 @@ class IpuProgram(Program):
 
     def train_step(self, batch: Batch) -> Report:
         self._require_open()
-        x, target = batch
+        batch = self._expected[True].require(batch)
         cut = self._cuts[True]
         self._stale = True
         try:
             with self._on_device():
                 self._take_turns(training=True)
-                _, rows = self._training.run(self._inputs((x, target), training=True))
+                _, rows = self._training.run(self._inputs(tuple(batch), training=True))
         except DeviceError as exc:
             # after some of the call's steps the weights are nobody's: of no step that the trainer knows
             self._failed = exc if cut.iterations > 1 else None
@@ -142,15 +144,15 @@ class IpuProgram(Program):
 
     def eval_step(self, batch: Batch) -> Report:
         self._require_open()
-        x, target, valid = batch
+        batch = self._expected[False].require(batch)
         # the loader's memory may be written over while the device runs
-        samples = int(valid.sum())
+        samples = int(batch[2].sum())
         with self._on_device():
             if self._stale:
                 self._evaluation.load(self._training.weights())
                 self._stale = False
             self._take_turns(training=False)
-            rows, output = self._evaluation.run(self._inputs((x, target, valid), training=False))
+            rows, output = self._evaluation.run(self._inputs(tuple(batch), training=False))
         output = output[:samples].transpose(0, 1).float()
         return report(rows, self._source, self.nodes.classified, 0, output)
 
@@ -264,19 +266,12 @@ class IpuProgram(Program):
         folder.mkdir(parents=True, exist_ok=True)
         with keeping_random_state():
             for training, executor in ((True, self._training), (False, self._evaluation)):
-                count = self._cuts[training].combined
-                tensors = [self._zeros(self._batch.x, count), self._zeros(self._batch.target, count)]
-                tensors += [] if training else [torch.ones(count)]
-                executor.export(folder / FILES[training], self._inputs(tuple(tensors), training))
+                executor.export(folder / FILES[training], self._inputs(self._expected[training].example(), training))
         write_manifest(folder, self._described())
 
     def _described(self) -> Dict[str, Any]:
         model = self._pristine.model
         return description(model, self.nodes, self._batch, self._train, self._spec, self._options, self._cuts)
-
-    def _zeros(self, spec: TensorSpec, count: int) -> Tensor:
-        zeros = torch.zeros((count, *spec.shape), dtype=getattr(torch, spec.dtype))
-        return zeros.to(self._half) if self._half is not None and spec is self._batch.x else zeros
 
     def close(self) -> None:
         """Give the device back. Raises DeviceError where it fails at that, unless it has already failed in a step."""
