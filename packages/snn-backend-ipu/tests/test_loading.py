@@ -1,6 +1,7 @@
 """What a dataset or a loss that cannot be read or handed on is told as, on the contract fake."""
 
-from typing import Any, List, Sequence, Tuple
+import gc
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
 import torch
@@ -99,3 +100,77 @@ def test_a_dataset_that_cannot_be_pickled_is_refused_before_its_first_sample(opt
     with compiled(backend(**options), trial) as program, pytest.raises(ConfigError, match=told):
         train(program, Local())
     assert not read
+
+
+class Several(Dataset):
+    """Samples that any process can be handed."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Tuple[Tensor, Tensor]:
+        return torch.rand(5, 6), torch.tensor(index % 3)
+
+
+@pytest.fixture
+def ended(poptorch: Any, monkeypatch: pytest.MonkeyPatch) -> List[bool]:
+    """Grows by an entry for each loader that is terminated."""
+    calls: List[bool] = []
+    terminate = poptorch.DataLoader.terminate
+    monkeypatch.setattr(
+        poptorch.DataLoader, "terminate", lambda loader: (calls.append(True), terminate(loader), None)[-1]
+    )
+    return calls
+
+
+def drop(batches: Any) -> None:
+    """Nothing: the caller has no reference left."""
+
+
+ENDS: Dict[str, Callable[[Any], Any]] = {
+    "closed": lambda batches: batches.close(),
+    "closed twice": lambda batches: (batches.close(), batches.close()),
+    "dropped": drop,
+    "begun and closed": lambda batches: (next(batches), batches.close()),
+    "begun and dropped": lambda batches: drop(next(batches)),
+    "read to its end": list,
+}
+
+
+@pytest.mark.parametrize("options", [{}, *ASYNCHRONOUS])
+@pytest.mark.parametrize("name", ENDS)
+def test_a_loader_is_terminated_once_however_it_is_left(ended: List[bool], name: str, options: Any) -> None:
+    with compiled(backend(**options), dense(8, dtype="float32")) as program:
+        ENDS[name](program.loader(Several(), range(16), training=True))
+        gc.collect()
+        assert ended == [True]
+
+
+def test_a_loader_that_was_closed_has_no_more_batches(ended: List[bool]) -> None:
+    with compiled(backend(loader="async"), dense(8, dtype="float32")) as program:
+        batches: Any = program.loader(Several(), range(16), training=True)
+        next(batches)
+        batches.close()
+        assert list(batches) == []
+    assert ended == [True]
+
+
+def test_a_loader_that_fails_is_terminated(ended: List[bool]) -> None:
+    with compiled(backend(), dense(8, dtype="float32")) as program:
+        with pytest.raises(DataError):
+            list(program.loader(Lost(), range(8), training=True))
+        assert ended == [True]
+
+
+def test_a_loader_that_cannot_begin_is_terminated(
+    poptorch: Any, monkeypatch: pytest.MonkeyPatch, ended: List[bool]
+) -> None:
+    def fails(loader: Any) -> Any:
+        raise OSError("no process")
+
+    monkeypatch.setattr(poptorch.DataLoader, "__iter__", fails)
+    with compiled(backend(loader="async"), dense(8, dtype="float32")) as program:
+        with pytest.raises(OSError, match="no process"):
+            program.loader(Several(), range(16), training=True)
+        gc.collect()
+        assert ended == [True]

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import weakref
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import torch
@@ -139,21 +140,37 @@ def _iterate(
             # now and not before: pickling takes the time that reading all of a dataset takes
             require_picklable("the dataset", dataset, options)
             raise
-        batches = iter(loader)
-    return _drained(loader, batches)
+        return _Drained(loader)
 
 
-def _drained(loader: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
-    try:
-        while True:
-            try:
-                with keeping_random_state(), guarded(loading=True):
-                    batch = _next(batches)
-            except StopIteration:
-                return
-            yield batch
-    finally:
-        call("DataLoader.terminate", loader)
+class _Drained(Iterator[Batch]):
+    """The batches of a loader, which is terminated with them: read to the end, closed, or dropped, begun or not.
+
+    poptorch itself keeps an asynchronous loader's process until this one exits.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._end = weakref.finalize(self, _terminate, loader)
+        # at exit poptorch terminates what is left, while it can still
+        self._end.atexit = False
+        self._batches: Iterator[Batch] = iter(loader)
+
+    def __next__(self) -> Batch:
+        try:
+            with keeping_random_state(), guarded(loading=True):
+                return _next(self._batches)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Terminate the loader; there are no more batches."""
+        self._batches = iter(())  # torch's own workers end with what reads from them
+        self._end()
+
+
+def _terminate(loader: Any) -> None:
+    call("DataLoader.terminate", loader)
 
 
 def _next(batches: Iterator[Batch]) -> Batch:
