@@ -147,6 +147,20 @@ def test_a_move_to_the_host_is_refused(poptorch: Any, on_model: OnModel) -> None
         infer(poptorch, on_model, lambda self, x: x.cpu() + 1)
 
 
+def test_a_buffer_of_two_names_cannot_be_compiled(poptorch: Any, on_model: OnModel) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("factor", torch.full((3,), 2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    shared = Scaled()
+    with pytest.raises(KeyError, match="factor"):
+        poptorch.inferenceModel(nn.Sequential(shared, nn.Linear(3, 3), shared), options(poptorch, on_model))(X)
+
+
 def test_training_needs_one_loss(poptorch: Any, on_model: OnModel) -> None:
     model = Function(lambda self, x: (x * self.weight).sum())
     with pytest.raises(poptorch.Error, match="Couldn't find a loss"):
