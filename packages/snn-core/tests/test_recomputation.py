@@ -1,5 +1,8 @@
 """A forward in segments that backward computes again, against one that remembers everything."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -127,6 +130,114 @@ def test_what_is_remembered_does_not_grow_with_the_length_of_the_sequence_times_
             step(torch.randn(256, 8, 4), torch.zeros(256, 8, 2), {})
         remembered.append(sum(kept.values()))
     assert remembered[1] < remembered[0] / 10
+
+
+GROWTH = """
+import torch
+from torch import nn
+import snn_core as snn
+from snn_core.eager import EagerBackend
+from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
+from snn_core.step import Step
+
+def peak_after(steps):
+    hidden = [nn.Linear(4, 256), snn.LIF(0.9), nn.Linear(256, 256), snn.LIF(0.9)]
+    model = snn.Sequential(*hidden, nn.Linear(256, 2), snn.LI(0.9))
+    spec = BatchSpec(32, TensorSpec((steps, 4), "float32", time_axis=1), TensorSpec((), "int64"))
+    step = Step(model, snn.MembraneCrossEntropy())
+    program = EagerBackend().compile(step, snn.SGD(lr=0.1), spec, TrainSpec(recompute_every=16))
+    program.train_step((torch.randn(32, steps, 4), torch.zeros(32, dtype=torch.int64)))
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+
+torch.set_num_threads(1)
+before = peak_after(512)
+print(peak_after(2048) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read in /proc")
+def test_the_process_grows_by_less_than_one_layers_sequence() -> None:
+    told = subprocess.run([sys.executable, "-c", GROWTH], stdout=subprocess.PIPE, check=True, text=True)
+    # a layer's spikes of the 1536 steps more; the whole network remembers at least six such tensors of them
+    assert int(told.stdout) < 1536 * 32 * 256 * 4
+
+
+def test_a_segments_gradient_reaches_the_input() -> None:
+    gradients = []
+    for every in (4, None):
+        step = Step(network(), snn.CountCrossEntropy())
+        step.recompute_every = every
+        x = torch.randn(11, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+        step(x, torch.tensor([0, 1, 2, 0]), {}).objective.backward()
+        gradients.append(x.grad)
+    assert gradients[1].abs().max() > 0
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
+
+
+class Halves(nn.Module):
+    """A product with the sum of two weights, whose gradients are one tensor; the third weight idles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.idle = (nn.Parameter(0.3 * torch.randn(6, 5)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.one + self.other)
+
+
+def test_weights_that_share_a_gradient_get_it_once_and_an_idle_one_none() -> None:
+    def gradients(every: Any) -> List[Any]:
+        torch.manual_seed(0)
+        step = Step(snn.Sequential(Halves(), snn.LIF(0.9, threshold=0.2)).double(), snn.CountCrossEntropy())
+        step.recompute_every = every
+        x = torch.randn(11, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        step(x, torch.tensor([0, 1, 2, 0]), {}).objective.backward()
+        return [parameter.grad for parameter in step.parameters()]
+
+    (one, other, idle), (expected, _, _) = gradients(3), gradients(None)
+    assert expected.abs().max() > 0
+    assert idle is None
+    for gradient in (one, other):
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+
+
+def test_states_behind_a_frozen_layer_ask_for_no_gradient() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    step = Step(model, snn.CountCrossEntropy())
+    step.recompute_every = 4
+    out = step(torch.randn(11, 4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0]), {})
+    frozen, learnt = out.states
+    assert not any(state.requires_grad for call in frozen for state in call)
+    assert all(state.requires_grad for call in learnt for state in call)
+
+
+def test_backward_draws_no_random_numbers_of_its_own() -> None:
+    step = Step(snn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), snn.LI(0.5)), snn.OutputMSE("steps"))
+    step.recompute_every = 4
+    out = step(torch.randn(11, 4, 5), torch.zeros(11, 4, 6), {})
+    before = torch.get_rng_state()
+    out.objective.backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_backward_computes_again_in_the_precision_of_forward() -> None:
+    seen: List[torch.dtype] = []
+
+    class Watched(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            seen.append(out.dtype)
+            return out
+
+    step = Step(snn.Sequential(Watched(5, 6), snn.LI(0.5)), snn.OutputMSE("steps"))
+    step.recompute_every = 6
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = step(torch.randn(11, 4, 5), torch.zeros(11, 4, 6), {})
+    out.objective.backward()
+    assert seen == [torch.bfloat16] * 4
+    assert next(step.parameters()).grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), snn.PSN(11)], ids=lambda layer: type(layer).__name__)
