@@ -159,7 +159,7 @@ print(peak_after(2048) - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is read in /proc")
 def test_the_process_grows_by_less_than_one_layers_sequence() -> None:
     told = subprocess.run([sys.executable, "-c", GROWTH], stdout=subprocess.PIPE, check=True, text=True)
-    # a layer's spikes of the 1536 steps more; the whole network remembers at least six such tensors of them
+    # a layer's spikes of the 1536 steps more; the whole network remembers several such tensors
     assert int(told.stdout) < 1536 * 32 * 256 * 4
 
 
@@ -211,6 +211,16 @@ def test_states_behind_a_frozen_layer_ask_for_no_gradient() -> None:
     frozen, learnt = out.states
     assert not any(state.requires_grad for call in frozen for state in call)
     assert all(state.requires_grad for call in learnt for state in call)
+
+
+def test_the_gradient_of_a_gradient_is_refused() -> None:
+    step = Step(network(), snn.CountCrossEntropy())
+    step.recompute_every = 4
+    x = torch.randn(11, 4, 5, dtype=torch.float64, requires_grad=True)
+    out = step(x, torch.tensor([0, 1, 2, 0]), {})
+    (gradient,) = torch.autograd.grad(out.objective, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
 
 
 def test_backward_draws_no_random_numbers_of_its_own() -> None:
