@@ -29,6 +29,18 @@ CASES: dict[str, tuple[Callable[[], Recurrent], tuple[int, ...]]] = {
         lambda: Recurrent(snn.LIF(0.9), nn.Conv1d(4, 4, 3, padding="same", dilation=2)),
         (2, 4, 9),
     ),
+    "LIF, convolution of two, padded on one side": (
+        lambda: Recurrent(snn.LIF(0.9), nn.Conv1d(4, 4, 2, padding="same")),
+        (2, 4, 9),
+    ),
+    "LIF, convolution padded unevenly in one dimension of two": (
+        lambda: Recurrent(snn.LIF(0.9), nn.Conv2d(4, 4, (3, 4), padding="same", dilation=(2, 3), groups=2)),
+        (2, 4, 5, 6),
+    ),
+    "LIF, convolution padded unevenly in both dimensions": (
+        lambda: Recurrent(snn.LIF(0.9), nn.Conv2d(4, 4, (2, 4), padding="same", bias=False)),
+        (2, 4, 5, 6),
+    ),
     "ALIF, grouped convolution": (
         lambda: Recurrent(snn.ALIF(0.9, [0.8, 0.9, 0.95, 0.99], learn_rho=True), nn.Conv2d(4, 4, 3, 1, 1, groups=2)),
         (2, 4, 5, 6),
@@ -79,6 +91,7 @@ def currents(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tens
     return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=dtype)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch's own, of its one copy
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_it_gives_the_references_bits_and_gradients(name: str, dtype: torch.dtype) -> None:

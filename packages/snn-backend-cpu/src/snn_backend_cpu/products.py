@@ -58,27 +58,35 @@ _LINEAR = Product(F.linear, lambda grad, like, weight: grad @ weight, _linear_gr
 
 def _convolution(layer: Any) -> Product:
     function = (F.conv1d, F.conv2d, F.conv3d)[len(layer.stride) - 1]
-    settings = (layer.stride, _padding(layer), layer.dilation)
+    before, after = _padding(layer)
+    even = before == after
+    # convolution_backward knows one padding for both sides: what differs is put on, and taken off, by itself
+    sides = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+    settings = (layer.stride, before if even else (0,) * len(before), layer.dilation)
 
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return function(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def gradients(grad: Tensor, x: Tensor, weight: Tensor, which: list[bool]) -> tuple[Tensor, ...]:
         rest = (*settings, False, (0,) * len(layer.stride), layer.groups, which)
-        return torch.ops.aten.convolution_backward(grad, x, weight, [weight.shape[0]], *rest)
+        padded = x if even else F.pad(x, sides)
+        return torch.ops.aten.convolution_backward(grad, padded, weight, [weight.shape[0]], *rest)
 
     def to_weights(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         _, by_weight, by_bias = gradients(grad.flatten(0, 1), x.flatten(0, 1), weight, [False, True, True])
         return by_weight, by_bias
 
     def to_input(grad: Tensor, like: Tensor, weight: Tensor) -> Tensor:
-        return gradients(grad, like, weight, [True, False, False])[0]
+        by_padded = gradients(grad, like, weight, [True, False, False])[0]
+        return by_padded if even else F.pad(by_padded, [-side for side in sides])
 
     return Product(forward, to_input, to_weights)
 
 
-def _padding(layer: Any) -> tuple[int, ...]:
+def _padding(layer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many zeros stand before and after each axis; of an odd number torch puts one more after."""
     if not isinstance(layer.padding, str):
-        return tuple(layer.padding)
+        return tuple(layer.padding), tuple(layer.padding)
     sizes = zip(layer.dilation, layer.kernel_size, strict=True)
-    return tuple(d * (k - 1) // 2 if layer.padding == "same" else 0 for d, k in sizes)
+    both = [d * (k - 1) if layer.padding == "same" else 0 for d, k in sizes]
+    return tuple(n // 2 for n in both), tuple(n - n // 2 for n in both)
