@@ -189,6 +189,7 @@ class Backend(ABC):
     A subclass sets `name`, `api` (an integer it was written for), `Options` (a frozen dataclass), `capabilities` and
     `priority` (which ready backend `auto` prefers: the reference is 0, fused CPU kernels 10, accelerators 20 or more).
     Its module must import without the hardware's library; `probe` looks for that.
+    `reason` says why a run has it; the registry says so of what it loads by name.
     `collectives`, for one that declares `distributed`: the backend of torch.distributed for tensors on the device.
     """
 
@@ -198,6 +199,7 @@ class Backend(ABC):
     capabilities: ClassVar[Capabilities]
     priority: ClassVar[int]
     collectives: str = "gloo"
+    reason: str = "given as an object"
 
     def __init__(self, options: Optional[Any] = None) -> None:
         self.options = self.Options() if options is None else options

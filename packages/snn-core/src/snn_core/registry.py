@@ -162,12 +162,19 @@ def load(name: str, options: Union[Mapping[str, Any], Any, None] = None) -> Back
     assert kind is not None  # examine() returns a class or a fault
     made = _options(kind, options, name)
     try:
-        return kind(made)
+        backend = kind(made)
     except SnnError:
         raise
     except Exception as exc:
         broken = Fault("broken", f"cannot be made with {made!r}: {describe(exc)}", repair(info.package, exc))
         raise broken.error(info) from exc
+    backend.reason = "asked for by name" + (f" with {_spelt(options, made)}" if options else "")
+    return backend
+
+
+def _spelt(options: Any, made: Any) -> str:
+    given = options if isinstance(options, Mapping) else vars(made)
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
 def _options(kind: Type[Backend], options: Any, name: str) -> Any:

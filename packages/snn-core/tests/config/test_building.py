@@ -131,6 +131,7 @@ def test_the_trainer_gets_every_section() -> None:
     assert vars(made.callbacks[1]) == vars(EarlyStopping(patience=2))
     (backend,) = [value for value in vars(made).values() if isinstance(value, EagerBackend)]
     assert backend.options == EagerOptions(num_workers=1)
+    assert backend.reason == "asked for by name with num_workers=1"
 
 
 @pytest.mark.parametrize(

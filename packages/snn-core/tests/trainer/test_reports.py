@@ -17,6 +17,7 @@ from snn_core.eager import EagerBackend, EagerProgram
 from snn_core.errors import ConfigError
 from snn_core.figures import house_style, new_figure
 from snn_core.hookspecs import hookimpl
+from snn_core.registry import load
 from snn_core.trainer import TensorBoard
 from snn_core.trainer.logs import read_log
 from snn_core.trainer.plots import plot_curves, plot_output
@@ -87,6 +88,15 @@ def test_tensorboard_is_written_where_it_is_installed_and_named_where_it_is_not(
 def test_tensorboard_needs_a_run_folder(trainer: Any, samples: Any) -> None:
     with pytest.raises(ConfigError, match="needs a run folder"):
         trainer(callbacks=[TensorBoard()], folder=None).fit(samples(16), epochs=1)
+
+
+def test_a_backend_by_name_is_told_with_the_options_that_it_was_asked_for(
+    trainer: Any, samples: Any, capsys: Any
+) -> None:
+    backend = load("eager", {"device": "cpu", "num_workers": 0})
+    trainer(backend=backend, progress=True).fit(samples(16), epochs=1)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.endswith("): asked for by name with device='cpu', num_workers=0")
 
 
 def test_without_a_terminal_there_is_one_line_an_epoch(trainer: Any, samples: Any, capsys: Any) -> None:

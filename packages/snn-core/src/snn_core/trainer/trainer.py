@@ -184,10 +184,9 @@ class Trainer:
         if self._device is None:
             if self._asked == "auto":
                 backend, reason = choosing.auto()
-            elif isinstance(self._asked, str):
-                backend, reason = registry.load(self._asked), "asked for by name"
             else:
-                backend, reason = self._asked, "given as an object"
+                backend = registry.load(self._asked) if isinstance(self._asked, str) else self._asked
+                reason = backend.reason
             self._device = _Device(backend, registry.require_ready(backend).detail, reason)
         return self._device
 
