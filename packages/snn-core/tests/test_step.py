@@ -177,6 +177,46 @@ def test_validation_draws_no_random_number_and_changes_no_weight() -> None:
     assert step.training
 
 
+def test_validation_runs_the_model_once() -> None:
+    calls = []
+
+    class Counted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            return super().forward(x)
+
+    Step(Sequential(Constant(steps=3), Counted(5, 3), LIF()), MaxMembraneCrossEntropy(), [Spikes()]).validate(SPEC)
+    assert len(calls) == 1
+
+
+class Unfit(Exception):
+    """What a backend's own way of running a layer fails with."""
+
+
+def unfit(model: nn.Module, values: bool) -> None:
+    raise Unfit
+
+
+def test_what_fails_as_a_backend_runs_it_is_told_as_the_reference_fails() -> None:
+    spec = BatchSpec(4, TensorSpec((7,), "float32"), SPEC.target)
+    with pytest.raises(ShapeError, match="compare it with the size of its first layer"):
+        Step(network(), CountCrossEntropy()).validate(spec, prepare=unfit)
+
+
+def test_what_fails_as_a_backend_runs_it_alone_is_told_too() -> None:
+    with pytest.raises(Unfit):
+        Step(network(), CountCrossEntropy()).validate(SPEC, prepare=unfit)
+
+
+def test_a_backend_prepares_copies_for_shapes_and_for_values() -> None:
+    model, prepared = Sequential(nn.Linear(5, 3), LIF()), []
+    step = Step(model, CountCrossEntropy())
+    spec = BatchSpec(4, TensorSpec((6, 5), "float32", 1), SPEC.target)
+    step.validate(spec, chunk=2, prepare=lambda copied, values: prepared.append((copied, values)))
+    assert [values for _, values in prepared][:2] == [False, True]
+    assert all(copied is not model and copied is not step.model for copied, _ in prepared)
+
+
 def test_a_first_layer_of_another_size_is_refused_before_compile() -> None:
     with pytest.raises(ShapeError, match="compare it with the size of its first layer"):
         Step(network(), CountCrossEntropy()).validate(BatchSpec(4, TensorSpec((7,), "float32"), SPEC.target))

@@ -14,6 +14,7 @@ from snn_core.capabilities import require_declared
 from snn_core.distributed import Alone, Replica, join, replica
 from snn_core.errors import CheckpointError, ConfigError
 from snn_core.optimizers import Optimizer
+from snn_core.pieces import Prepare
 from snn_core.portable import readable_by
 from snn_core.random_stream import RandomStream, derived_seed
 from snn_core.recording import CarriedStates
@@ -96,13 +97,19 @@ class EagerBackend(Backend):
 
 
 class EagerProgram(Program):
-    """A step with weights of its own, run in plain torch."""
+    """A step with weights of its own, run in plain torch. prepare: of `Step.validate`, for a backend made of this."""
 
     def __init__(
-        self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, options: EagerOptions
+        self,
+        step: Step,
+        optimizer: Optimizer,
+        batch: BatchSpec,
+        train: TrainSpec,
+        options: EagerOptions,
+        prepare: Optional[Prepare] = None,
     ) -> None:
         self._source = step
-        self._output_shape = step.validate(batch, train.chunk, train.recompute_every)
+        self._output_shape = step.validate(batch, train.chunk, train.recompute_every, prepare)
         self._device = torch.device(options.device)
         self._processes = join(_collectives(self._device))
         self._training = copy.deepcopy(step).to(self._device).train()

@@ -14,6 +14,7 @@ from snn_core.errors import SnnError
 if TYPE_CHECKING:
     from snn_core.backend import Backend
     from snn_core.optimizers import Optimizer
+    from snn_core.pieces import Prepare
     from snn_core.specs import BatchSpec, TrainSpec
     from snn_core.step import Step
 
@@ -30,10 +31,11 @@ def lint_step(
     batch: "BatchSpec",
     train: "TrainSpec",
     samples: Optional[int] = None,
+    prepare: "Optional[Prepare]" = None,
 ) -> List[Finding]:
     """What any backend would say: features it does not declare, too few samples, and a step that fails on the host.
 
-    samples: how many the training data has, None for unknown.
+    samples: how many the training data has, None for unknown.   prepare: as in `Step.validate`.
     """
     found = [Finding("undeclared", *said) for said in undeclared(backend, step, optimizer, batch, train)]
     whole = batch.size * train.accumulation * train.steps_per_call
@@ -47,7 +49,7 @@ def lint_step(
             )
         )
     try:
-        step.validate(batch, train.chunk, train.recompute_every)
+        step.validate(batch, train.chunk, train.recompute_every, prepare)
     except Exception as exc:
         found.append(failure(exc))
     return found

@@ -1,7 +1,7 @@
 """Whether a model may be run on a sequence in pieces: what its layers promise, and what a trial shows."""
 
 import copy
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,12 @@ from snn_core.specs import BatchSpec, TensorSpec
 if TYPE_CHECKING:
     from snn_core.step import Step
 
-__all__ = ["Cut", "require_promised", "require_shown"]
+__all__ = ["Cut", "Prepare", "as_reference_fails", "require_promised", "require_shown"]
+
+Prepare = Callable[[nn.Module, bool], None]
+"""Lets a model's layers run as a backend runs them; the second argument: whether values count, or shapes alone."""
+
+T = TypeVar("T")
 
 _DRIVE = 4.0
 """The largest value of a trial's input: of layers with torch's first weights about half of the neurons fire."""
@@ -31,6 +36,23 @@ class Cut(NamedTuple):
     setting: str
     steps: int
     twice: bool
+
+
+def as_reference_fails(trial: Callable[[Optional[Prepare]], T], prepare: Optional[Prepare]) -> T:
+    """Carry out a trial of a model whose layers `prepare` lets run otherwise than the reference does.
+
+    Where that fails, the reference's trial is what raises; the first error stands where the reference has none.
+    """
+    failed: Optional[Exception] = None
+    if prepare is not None:
+        try:
+            return trial(prepare)
+        except Exception as exc:
+            failed = exc
+    result = trial(None)
+    if failed is not None:
+        raise failed
+    return result
 
 
 def require_promised(model: nn.Module, batch: BatchSpec, cut: Cut) -> None:
@@ -55,21 +77,26 @@ def require_promised(model: nn.Module, batch: BatchSpec, cut: Cut) -> None:
             )
 
 
-def require_shown(step: "Step", batch: BatchSpec, cut: Cut) -> None:
+def require_shown(step: "Step", batch: BatchSpec, cut: Cut, prepare: Optional[Prepare] = None) -> None:
     """Run the first two pieces, and raise ConfigError where they do not give what the same steps give as a whole.
 
     The weights and the random state are left alone. Outputs are compared in evaluation mode, and in double precision
     where the model runs in it: rounding then decides no spike. A model that draws random numbers is not compared.
+    prepare: as in `Step.validate`.
     """
+    as_reference_fails(lambda given: _show(step, batch, cut, given), prepare)
+
+
+def _show(step: "Step", batch: BatchSpec, cut: Cut, prepare: Optional[Prepare]) -> None:
     x = _drive(batch.x)[: 2 * cut.steps]
     try:
         if cut.twice:
-            _require_nothing_written(copy.deepcopy(step).cpu().train(), x[: cut.steps], cut)
+            _require_nothing_written(_probe(step, prepare, training=True), x[: cut.steps], cut)
         if len(x) <= cut.steps:
             return
-        probe = copy.deepcopy(step).cpu().eval()
+        probe = _probe(step, prepare)
         looped = _looped(probe, x)
-        same = looped is None if _draws(probe, x) else _same_in_pieces(probe, x, cut.steps)
+        same = looped is None if _draws(probe, x) else _same_in_pieces(step, prepare, x, cut.steps)
     except SnnError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as exc:
@@ -85,6 +112,14 @@ def require_shown(step: "Step", batch: BatchSpec, cut: Cut) -> None:
             f"{cut.setting} is {cut.steps}, but {what}; leave {cut.setting} unset, or keep what passes from step to "
             "step in the states of neurons that are called as layers"
         )
+
+
+def _probe(step: "Step", prepare: Optional[Prepare], training: bool = False, double: bool = False) -> "Step":
+    probe = copy.deepcopy(step).cpu().train(training)
+    probe = probe.double() if double else probe
+    if prepare is not None:
+        prepare(probe.model, True)
+    return probe
 
 
 def _require_nothing_written(probe: "Step", x: Tensor, cut: Cut) -> None:
@@ -124,12 +159,13 @@ def _draws(probe: "Step", x: Tensor) -> bool:
     return not _same(_seen(probe, [x], seed=0), _seen(probe, [x], seed=1))
 
 
-def _same_in_pieces(probe: "Step", x: Tensor, steps: int) -> bool:
+def _same_in_pieces(step: "Step", prepare: Optional[Prepare], x: Tensor, steps: int) -> bool:
     try:
-        double, wide = copy.deepcopy(probe).double(), x.double() if x.is_floating_point() else x
+        double, wide = _probe(step, prepare, double=True), x.double() if x.is_floating_point() else x
         return _same(_seen(double, [wide]), _seen(double, list(wide.split(steps))))
     except RuntimeError:  # of a model that makes tensors of one precision
-        return _same(_seen(probe, [x]), _seen(probe, list(x.split(steps))), _ROUNDED)
+        single = _probe(step, prepare)
+        return _same(_seen(single, [x]), _seen(single, list(x.split(steps))), _ROUNDED)
 
 
 def _seen(probe: "Step", pieces: List[Tensor], seed: int = 0) -> List[Tensor]:

@@ -14,7 +14,7 @@ from snn_core.encoders import Encoder
 from snn_core.errors import ConfigError, ShapeError, SnnError
 from snn_core.losses import Loss, as_loss
 from snn_core.neurons.base import Temporal
-from snn_core.pieces import Cut, require_promised, require_shown
+from snn_core.pieces import Cut, Prepare, as_reference_fails, require_promised, require_shown
 from snn_core.recomputation import run_in_segments
 from snn_core.recording import WEIGHT_LAYERS, CarriedStates, Recorder
 from snn_core.specs import BatchSpec, TensorSpec
@@ -132,7 +132,12 @@ class Step(nn.Module):
         states: of an earlier step, detached, to go on from; empty is rest.
         """
         self.recorder.begin(states)
-        output = self._run(x, states)
+        return self._judge(self._run(x, states), target, controls, valid)
+
+    def _judge(
+        self, output: Tensor, target: Tensor, controls: Mapping[str, Tensor], valid: Optional[Tensor] = None
+    ) -> StepOutput:
+        """Apply loss and terms to the model's output, and to what the recorder holds of its run."""
         traces = self._loss_traces()
         recorded = Recorded(
             output,
@@ -181,21 +186,44 @@ class Step(nn.Module):
         return {name: traces[name] for name in self.loss.needs}
 
     def validate(
-        self, batch: BatchSpec, chunk: Optional[int] = None, recompute_every: Optional[int] = None
+        self,
+        batch: BatchSpec,
+        chunk: Optional[int] = None,
+        recompute_every: Optional[int] = None,
+        prepare: Optional[Prepare] = None,
     ) -> Tuple[int, ...]:
         """Run once on zeros, on the CPU, leaving weights and random state alone; return the output's shape (T, B, ...).
 
-        chunk, recompute_every: those of the `TrainSpec`. Raises ShapeError, ConfigError or DataError for what would
-        fail on the device, or be silently wrong there.
+        chunk, recompute_every: those of the `TrainSpec`.
+        prepare: for a backend that runs layers faster than the reference: lets them run so in a copy of the model. What
+        fails then is run as the reference runs it, so that errors are everywhere the same.
+        Raises ShapeError, ConfigError or DataError for what would fail on the device, or be silently wrong there.
         """
         cuts = [Cut("chunk", chunk, twice=False)] if chunk is not None else []
         cuts += [Cut("recompute_every", recompute_every, twice=True)] if recompute_every is not None else []
         for cut in cuts:
             require_promised(self.model, batch, cut)
+        shape, recorder = as_reference_fails(lambda given: self._try(batch, given), prepare)
+        silent = [name for name, tap in recorder.layers.items() if not tap.fired]
+        if silent:
+            raise ConfigError(
+                f"weight layer {silent[0]!r} never ran as a module (its weights are used some other way), so no term "
+                "can count it; call the layer itself in the model's forward"
+            )
+        for cut in cuts:
+            require_shown(self, batch, cut, prepare)
+        self.recorder.narrow(recorder.readout, self.loss.needs, self._term_traces)
+        return (shape[0], batch.size, *shape[2:])
+
+    def _try(self, batch: BatchSpec, prepare: Optional[Prepare]) -> Tuple[Tuple[int, ...], Recorder]:
+        """Run a copy on two samples of zeros; return the output's shape, and the copy's recorder."""
         x, target = zeros_of(batch.x, 2), zeros_of(batch.target, 2)
         controls = {name: torch.tensor(value) for name, value in self.controls.items()}
         probe = copy.deepcopy(self).cpu().eval()  # the user's model may be on any device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            if prepare is not None:
+                prepare(probe.model, False)
+            probe.recorder.begin(())
             with _explained(
                 f"the model cannot take a batch of shape {tuple(x.shape)} ({batch.x.dtype})", "its first layer"
             ):
@@ -209,17 +237,8 @@ class Step(nn.Module):
                 )
             self.loss.check_target(target, shape)
             with _explained(f"the loss or a term cannot take an output of shape {shape}", "the target's"):
-                probe(x, target, controls)
-        silent = [name for name, tap in probe.recorder.layers.items() if not tap.fired]
-        if silent:
-            raise ConfigError(
-                f"weight layer {silent[0]!r} never ran as a module (its weights are used some other way), so no term "
-                "can count it; call the layer itself in the model's forward"
-            )
-        for cut in cuts:
-            require_shown(self, batch, cut)
-        self.recorder.narrow(probe.recorder.readout, self.loss.needs, self._term_traces)
-        return (shape[0], batch.size, *shape[2:])
+                probe._judge(output, target, controls)
+        return shape, probe.recorder
 
 
 @contextlib.contextmanager
