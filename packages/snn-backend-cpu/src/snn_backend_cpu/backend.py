@@ -12,11 +12,13 @@ import torch
 from snn_backend_cpu.installing import InTorch, plan
 from snn_backend_cpu.memory import keep_freed_memory
 from snn_backend_cpu.spikes import fused_spike
+from snn_backend_cpu.trying import Trial
 from snn_core.backend import API_VERSION, Backend, Capabilities, Finding, Health, Report
 from snn_core.batching import Batch
 from snn_core.capabilities import require_declared
 from snn_core.eager import EagerBackend, EagerOptions, EagerProgram
 from snn_core.errors import ConfigError
+from snn_core.linting import lint_step
 from snn_core.lower import LoweringError
 from snn_core.optimizers import Optimizer
 from snn_core.specs import BatchSpec, TrainSpec
@@ -71,7 +73,7 @@ class CpuBackend(Backend):
     def lint(
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, samples: int | None = None
     ) -> list[Finding]:
-        found = [*super().lint(step, optimizer, batch, train, samples)]
+        found = lint_step(self, step, optimizer, batch, train, samples, Trial(_width(batch), kernels=False))
         model = copy.deepcopy(step.model)  # whose mode is not the caller's
         layers = _by_name(layer for mode in (True, False) for layer in plan(model.train(mode), _width(batch)).in_torch)
         return [*found, *(_finding(layer, self.options.not_lowered) for layer in layers)]
@@ -85,7 +87,8 @@ class CpuProgram(EagerProgram):
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers))
+        reading = EagerOptions("cpu", options.num_workers)
+        super().__init__(step, optimizer, batch, train, reading, Trial(_width(batch)))
         # each tree in its own mode, since a step may differ between training and evaluation
         plans = [plan(tree.model, _width(batch)) for tree in (self._training, self._evaluation)]
         in_torch = _by_name(layer for each in plans for layer in each.in_torch)
