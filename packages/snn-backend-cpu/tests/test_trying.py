@@ -1,4 +1,4 @@
-"""The run that validates a step: no more steps of Python for a longer sequence."""
+"""The run that validates: no more steps of Python for a longer sequence, and what it shows of layers past kernels."""
 
 import subprocess
 import sys
@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 import snn_core as snn
 from snn_backend_cpu import CpuBackend, CpuProgram
 from snn_core.errors import SnnError
-from snn_core.neurons import LIF
+from snn_core.neurons import LIF, Neuron
 from snn_core.registry import load
 from snn_core.specs import BatchSpec, TensorSpec, TrainSpec
 from snn_core.step import Step
+from snn_core.surrogate import spike
 from snn_core.terms import BoundTerm, Recorded, Term
 
 
@@ -156,6 +158,129 @@ def test_an_error_of_the_reference_is_told_without_that_of_the_kernels() -> None
     with pytest.raises(SnnError) as caught:
         CpuBackend().compile(*WRONG["pieces"]())
     assert caught.value.__context__ is None
+
+
+class OwnForward(Neuron):
+    """A user's neuron that loops over its step itself."""
+
+    states = ("mem",)
+
+    def dynamics(self, x: Tensor, state: Any, c: Any) -> Any:
+        mem = 0.9 * state[0] + x
+        return spike(mem - 1.0, snn.surrogate.ATan()), (mem,)
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        state, outs = (torch.zeros_like(x[0]),), []
+        for x_t in x:
+            out, state = self.dynamics(x_t, state, {})
+            outs.append(out)
+        return torch.stack(outs)
+
+
+class Elsewhere(OwnForward):
+    """A user's neuron that does not come to its step at all."""
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        return x.relu()
+
+
+class Scaled(OwnForward):
+    """A user's neuron with a forward around the usual one."""
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        return super(OwnForward, self).forward(2 * x, steps)
+
+
+class ByHand(nn.Module):
+    """A user's model that loops over a neuron's step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.lif = nn.Linear(4, 4), snn.LIF(0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents, outs = self.weight(x), []
+        c = self.lif.aligned_coefficients(currents[0])
+        state = self.lif.initial(currents[0], c)
+        for current in currents:
+            out, state = self.lif.dynamics(current, state, c)
+            outs.append(out)
+        return torch.stack(outs)
+
+
+PAST: dict[str, tuple[Callable[[], nn.Module], str, str, str]] = {
+    "own forward": (
+        lambda: nn.Sequential(nn.Linear(4, 4), OwnForward()),
+        "'1' (OwnForward)",
+        "`forward` of its",
+        "ste",
+    ),
+    "own way": (
+        lambda: nn.Sequential(nn.Linear(4, 4), Elsewhere()),
+        "'1' (Elsewhere)",
+        "`forward` of its own",
+        "in its",
+    ),
+    "by hand": (ByHand, "'lif' (LIF)", "`dynamics` is called from outside", "step by step"),
+}
+
+
+@pytest.mark.parametrize("name", PAST)
+def test_a_layer_that_never_reaches_its_kernels_is_named_when_a_run_starts(name: str) -> None:
+    make, layer, _, how = PAST[name]
+    with compiled(make()) as program:
+        assert program.summary.startswith(f"{layer} {how}")
+
+
+@pytest.mark.parametrize("name", PAST)
+def test_lint_warns_of_a_layer_that_never_reaches_its_kernels(name: str) -> None:
+    make, layer, why, _ = PAST[name]
+    (found,) = linted(make())
+    assert (found.rule, found.severity) == ("in-torch", "warning")
+    assert layer in found.message
+    assert why in found.message
+    assert found.remedy
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.lif, self.spare = nn.Linear(4, 4), snn.LIF(0.9), snn.LIF(0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lif(self.weight(x))
+
+
+class Stepped(Unused):
+    def forward(self, x: Tensor) -> Tensor:
+        state, outs = None, []
+        for current in self.weight(x):
+            out, state = self.lif.step(current, state)
+            outs.append(out)
+        return torch.stack(outs)
+
+
+BY_KERNELS: dict[str, Callable[[], nn.Module]] = {
+    "a forward around the usual one": lambda: nn.Sequential(nn.Linear(4, 4), Scaled()),
+    "a layer that is not used": Unused,
+    "unrolled step by step": Stepped,
+    "sliding": lambda: nn.Sequential(nn.Linear(4, 4), snn.SlidingPSN(2)),
+    **{name: (lambda make=make: nn.Sequential(nn.Linear(4, 4), make())) for name, make in NEURONS.items()},
+}
+
+
+@pytest.mark.parametrize("name", BY_KERNELS)
+def test_a_layer_that_comes_to_its_kernels_is_not_named(name: str) -> None:
+    with compiled(BY_KERNELS[name]()) as program:
+        assert program.summary == ""
+    assert linted(BY_KERNELS[name]()) == []
+
+
+def test_a_neuron_that_another_one_in_torch_calls_is_not_named_for_that() -> None:
+    inner = snn.LIF(0.9)
+    model = nn.Sequential(snn.Recurrent(inner, nn.Sequential(nn.Linear(4, 4), nn.Tanh())), inner)
+    with compiled(model) as program:
+        assert program.summary.startswith("'0' (Recurrent) step by step in torch, the rest")
 
 
 _WITHOUT_NUMBA = """

@@ -73,9 +73,11 @@ class CpuBackend(Backend):
     def lint(
         self, step: Step, optimizer: Optimizer, batch: BatchSpec, train: TrainSpec, samples: int | None = None
     ) -> list[Finding]:
-        found = lint_step(self, step, optimizer, batch, train, samples, Trial(_width(batch), kernels=False))
+        trial = Trial(_width(batch), kernels=False)
+        found = lint_step(self, step, optimizer, batch, train, samples, trial)
         model = copy.deepcopy(step.model)  # whose mode is not the caller's
-        layers = _by_name(layer for mode in (True, False) for layer in plan(model.train(mode), _width(batch)).in_torch)
+        planned = [layer for mode in (True, False) for layer in plan(model.train(mode), _width(batch)).in_torch]
+        layers = _by_name([*planned, *trial.passed_by()])
         return [*found, *(_finding(layer, self.options.not_lowered) for layer in layers)]
 
 
@@ -87,11 +89,11 @@ class CpuProgram(EagerProgram):
     ) -> None:
         if options.keep_memory:
             keep_freed_memory()
-        reading = EagerOptions("cpu", options.num_workers)
-        super().__init__(step, optimizer, batch, train, reading, Trial(_width(batch)))
+        trial = Trial(_width(batch))
+        super().__init__(step, optimizer, batch, train, EagerOptions("cpu", options.num_workers), trial)
         # each tree in its own mode, since a step may differ between training and evaluation
         plans = [plan(tree.model, _width(batch)) for tree in (self._training, self._evaluation)]
-        in_torch = _by_name(layer for each in plans for layer in each.in_torch)
+        in_torch = _by_name([*(layer for each in plans for layer in each.in_torch), *trial.passed_by()])
         for layer in in_torch:
             if layer.refusal is not None and options.not_lowered == "refuse":
                 raise LoweringError(f"layer {layer.layer!r}: {layer.why}; or {layer.remedy}", layer.refusal.place)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,15 +16,16 @@ from snn_core.lower import LoweringError
 from snn_core.neurons import OneToOne, Recurrent, SlidingPSN
 from snn_core.neurons.base import Neuron, Temporal
 
-__all__ = ["InTorch", "Plan", "plan"]
+__all__ = ["InTorch", "Plan", "Planned", "plan"]
 
 
 @dataclass(frozen=True)
 class InTorch:
-    """A temporal layer that no kernel runs. layer, kind: its name and its class's.   how: "step by step", or "whole
-    sequences". why: what is in the way.   remedy: what to do.
+    """A temporal layer that no kernel runs. layer, kind: its name and its class's.   how: "step by step", "whole
+    sequences", or "in its own way". why: what is in the way.   remedy: what to do.
 
-    refusal: why there is no kernel of a layer that should have one; None where torch runs it by its nature.
+    refusal: why there is no kernel of a layer that should have one; None where there is one that the model goes past,
+    or where torch runs the layer by its nature.
     """
 
     layer: str
@@ -35,20 +36,26 @@ class InTorch:
     refusal: LoweringError | None = None
 
 
+class Planned(NamedTuple):
+    """A layer of kernels, by its name in the model: the attribute that runs it, and what that is to be."""
+
+    layer_name: str
+    layer: Temporal
+    attribute: str
+    runner: Any
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What is to run a model's temporal layers, in the mode that it is in.
+    """What is to run a model's temporal layers, in the mode that it is in.   in_torch: those without kernels."""
 
-    runners: for each layer of kernels the attribute that runs it, and what that is to be.   in_torch: the other layers.
-    """
-
-    runners: tuple[tuple[Temporal, str, Any], ...]
+    runners: tuple[Planned, ...]
     in_torch: tuple[InTorch, ...]
 
     def install(self) -> None:
         """Let kernels run the layers that they can run."""
-        for layer, attribute, runner in self.runners:
-            setattr(layer, attribute, runner)
+        for planned in self.runners:
+            setattr(planned.layer, planned.attribute, planned.runner)
 
 
 _NOTHING = "none needed where its time goes into products; LIF(reset_mechanism='none') is one kernel"
@@ -69,7 +76,7 @@ def plan(model: nn.Module, dtype: torch.dtype) -> Plan:
     for name, layer in _layers(model):
         kind = type(layer).__name__
         try:
-            runners.append((layer, *_runner(layer, dtype)))
+            runners.append(Planned(name, layer, *_runner(layer, dtype)))
         except LoweringError as exc:
             how = "step by step" if isinstance(layer, Neuron) else "whole sequences"
             in_torch.append(InTorch(name, kind, how, str(exc), "set not_lowered='eager' to run it slowly", exc))
