@@ -305,7 +305,6 @@ LOOKS = {
     "size": lambda x, mem, c: mem.size(1) == 20,
     "sizes": lambda x, mem, c: mem.size()[-1] < 20,
     "ndim": lambda x, mem, c: x.ndim == 2,
-    "ndim of a coefficient": lambda x, mem, c: c["leak"].ndim == 0,
     "dim": lambda x, mem, c: x.dim() > 7,
     "numel": lambda x, mem, c: x.numel() == 100,
     "numel of the shape": lambda x, mem, c: x.shape.numel() == 100,

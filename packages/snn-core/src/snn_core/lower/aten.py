@@ -171,6 +171,10 @@ def _to_copy(e: Translator, x: Any, dtype: Optional[torch.dtype] = None, **_: An
     return x if dtype is None else Ref(e.builder.number(x.index))
 
 
+def _copy(e: Translator, over: Any, value: Any, non_blocking: bool = False) -> Ref:
+    return Ref(e.index(value))  # in the type of what it is written over, for which the trace's kind sees
+
+
 def _of(op: str) -> Translation:
     return lambda e, *args: e(op, *args)
 
@@ -219,6 +223,9 @@ TRANSLATIONS: Dict[str, Translation] = {
     "bitwise_xor": _xor,
     "heaviside": lambda e, x, at: e.where(e("eq", x, 0), at, e.where(e("gt", x, 0), 1, 0)),
     "_to_copy": _to_copy,
+    "copy": _copy,
+    "fill": _copy,
+    "zero": lambda e, _: e("add", 0, 0),
     "clone": lambda e, x, **_: x,
     "lift_fresh_copy": lambda e, x: x,
     "silu": _silu,

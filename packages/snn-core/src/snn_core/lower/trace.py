@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snn_core._entry_points import describe
+from snn_core.lower.asked import AskWatch, Refusals
 from snn_core.lower.aten import ALIASES, QUESTIONS, TRANSLATIONS
-from snn_core.lower.refusal import LoweringError, Place, place_of_caller, refused_operation
-from snn_core.lower.shapes import ShapeWatch
+from snn_core.lower.refusal import (
+    LoweringError,
+    Place,
+    place_of_caller,
+    place_of_error,
+    refused_operation,
+    untraceable,
+)
+from snn_core.lower.seed import gradients
+from snn_core.lower.views import ViewWatch
 from snn_core.neurons.base import Neuron
 
 __all__ = ["REMEDY", "SHAPES", "Call", "Foreign", "Slot", "Trace", "first_difference", "trace_step"]
@@ -87,16 +95,19 @@ def trace_step(neuron: Neuron, shape: Tuple[int, ...], dtype: torch.dtype, learn
     def joint(values: Sequence[Tensor], cotangents: Sequence[Tensor]) -> List[Optional[Tensor]]:
         c = {name[2:]: value for name, value in zip(names, values[1 + len(states) :])}
         with watch:
-            with watch.shapes:
+            watch.asked.given(values, values[1 + len(states) :])
+            with watch.asked:
                 returned = neuron.dynamics(values[0], tuple(values[1 : 1 + len(states)]), c)
             out, state = returned
-            after = _checked(label, neuron.states, out, state, shape, dtype)
+            after = _checked(watch, neuron.states, out, state)
             smooth = [(value, cotangent) for value, cotangent in zip(after, cotangents) if value.requires_grad]
             grads: Sequence[Optional[Tensor]] = [None] * len(values)
             if smooth:
                 watch.in_gradient = True
-                seed = _Seed.apply([cotangent for _, cotangent in smooth], *(value for value, _ in smooth))
-                grads = torch.autograd.grad(seed, values, allow_unused=True)
+                # a gradient summed to a coefficient's shape is the same as one that is summed later
+                watch.asked.given(values, ())
+                with watch.asked:
+                    grads = gradients([value for value, _ in smooth], [seed for _, seed in smooth], values)
         return [*after, *grads]
 
     watch.end = joint.__code__
@@ -108,15 +119,13 @@ def trace_step(neuron: Neuron, shape: Tuple[int, ...], dtype: torch.dtype, learn
             watch.slot(tensor)
         try:
             found = joint(values, cotangents)
-        except LoweringError:
+        except LoweringError as exc:
+            if exc.place is None and watch.views.suspect is not None:
+                raise watch.views.suspect from exc
             raise
         except Exception as exc:
-            where = f" at {watch.last}" if watch.last is not None else ""
-            raise watch.unseen or LoweringError(
-                f"{label}.dynamics cannot be traced{where}: {describe(exc)}; it must be a function of whole tensors "
-                "alone, and work for an x of any shape [B, ...]",
-                watch.last,
-            ) from exc
+            place = place_of_error(exc, watch.end)
+            raise watch.unseen or untraceable(label, exc, place or watch.last, dtype) from exc
     if watch.unseen is not None:
         raise watch.unseen
     outputs = zip((*results, *(f"grad.{name}" for name in inputs)), map(watch.known, found))
@@ -135,34 +144,18 @@ def _coefficients(neuron: Neuron) -> List[str]:
     return list(given)
 
 
-def _checked(
-    label: str, states: Sequence[str], out: Tensor, state: Sequence[Tensor], shape: Tuple[int, ...], dtype: torch.dtype
-) -> List[Tensor]:
+def _checked(watch: "_Watch", states: Sequence[str], out: Tensor, state: Sequence[Tensor]) -> List[Tensor]:
+    label, shape, dtype = watch.label, watch.shape, watch.dtype
     if len(state) != len(states):
         raise LoweringError(f"{label}.dynamics returned {len(state)} states; it names {len(states)}: {tuple(states)}")
     for name, value in zip(("its output", *(f"state {name!r}" for name in states)), (out, *state)):
         if tuple(value.shape) != shape or value.dtype != dtype:
+            condition = "; return a condition as 0 and 1, condition.to(x.dtype)" if value.dtype == torch.bool else ""
             raise LoweringError(
                 f"{label}.dynamics gave {name} shape {tuple(value.shape)} and {value.dtype} for an x of shape {shape} "
-                f"and {dtype}; both must be those of x"
+                f"and {dtype}; both must be those of x{condition}"
             )
     return [out, *state]
-
-
-class _Seed(torch.autograd.Function):
-    """A number whose gradient with respect to each value is that value's cotangent.
-
-    `autograd.grad(values, ..., cotangents)` would say the same, and import a library for symbolic shapes to do so.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, cotangents: List[Tensor], *values: Tensor) -> Tensor:
-        ctx.cotangents = cotangents
-        return values[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> Any:
-        return (None, *ctx.cotangents)
 
 
 class _Watch(TorchDispatchMode):
@@ -171,12 +164,13 @@ class _Watch(TorchDispatchMode):
     def __init__(self, label: str, shape: Tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__()
         self.label, self.shape, self.dtype = label, shape, dtype
-        self.shapes = ShapeWatch(self._decided_by_a_size)
+        self.asked = AskWatch(Refusals(self._depends_on, self._refuse, self._writes, self._is_torchs))
         self.calls: List[Call] = []
         self.last: Optional[Place] = None
         self.end: Any = None
         self.in_gradient = False
         self.unseen: Optional[LoweringError] = None  # kept, since TorchScript lets no error of ours through
+        self.views = ViewWatch(label, lambda tensor: self.slot(tensor).number)
         self._alive: List[Tensor] = []  # a tensor that is gone would hand its identity to another
         self._slots: Dict[int, Slot] = {}
 
@@ -208,36 +202,58 @@ class _Watch(TorchDispatchMode):
             return func(*args, **kwargs)
         place = None if self.in_gradient else place_of_caller(self.end)
         self.last = place
-        plain = name[:-1] if name.endswith("_") and not name.startswith("__") else name
-        if name not in ALIASES and plain not in TRANSLATIONS:
+        in_place = name.endswith("_") and not name.startswith("__")
+        if name not in ALIASES and (name[:-1] if in_place else name) not in TRANSLATIONS:
             raise refused_operation(self.label, op, place)
-        if not self.in_gradient and not self.shapes.within_torch:
+        if not self.in_gradient and not self.asked.within_torch and name not in ALIASES:
             where = f" at {place}" if place is not None else ""
             self.unseen = LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op}{where} comes from TorchScript or an extension, whose "
                 "branches cannot be seen; write it in plain torch",
                 place,
             )
-        seen = self.known(tuple(args)), {key: self.known(value) for key, value in kwargs.items()}
-        result = func(*args, **kwargs)
-        if not _counts_a_condition(name, args):
-            self._check(result, op, place)
-        kind = "bool" if result.dtype == torch.bool else "float"
-        self.calls.append(Call(op, *seen, self.slot(result), kind, place))
+        return self._record(func, op, args, kwargs, place)
+
+    def _record(self, func: Any, op: str, args: Any, kwargs: Any, place: Optional[Place]) -> Any:
+        """Perform an operation and keep it as a call."""
+        name = operation_name(op)
+        before, self.asked.within_torch = self.asked.within_torch, True
+        try:
+            if not self.in_gradient:
+                self.views.note(op, name.endswith("_"), args, place, len(self._alive))
+            seen = self.known(tuple(args)), {key: self.known(value) for key, value in kwargs.items()}
+            result = func(*args, **kwargs)
+            if not _counts_a_condition(name, args):
+                self._check(result, op, place)
+            if not before and not self.in_gradient:
+                self.asked.follow((args, kwargs), result)
+            kind = "bool" if result.dtype == torch.bool else "float"
+            self.calls.append(Call(op, *seen, self.slot(result), kind, place))
+        finally:
+            self.asked.within_torch = before
         return result
 
-    def _decided_by_a_size(self) -> NoReturn:
+    def _is_torchs(self) -> bool:
+        """Whether torch's own Python runs, as some of its gradients do."""
+        return self.in_gradient and place_of_caller(self.end) is None
+
+    def _depends_on(self, shape: str) -> NoReturn:
         place = place_of_caller(self.end)
         what = f"what it makes of a size{f' at {place}' if place is not None else ''}"
-        raise LoweringError(
-            f"{self.label}.dynamics cannot be lowered: {what} depends on the shape of x, {REMEDY}", place
-        )
+        raise LoweringError(f"{self.label}.dynamics cannot be lowered: {what} depends on {shape}, {REMEDY}", place)
+
+    def _refuse(self, op: str, why: Optional[str] = None) -> NoReturn:
+        self.unseen = refused_operation(self.label, op, place_of_caller(self.end), why)
+        raise self.unseen
+
+    def _writes(self, op: str) -> NoReturn:
+        self._refuse(op, "writes into its input; write `a = a + b` for `a += b`")
 
     def _check(self, result: Any, op: str, place: Optional[Place]) -> None:
         where = f"at {place}" if place is not None else "in the gradient of its step"
         if not isinstance(result, Tensor):
             raise refused_operation(self.label, op, place)
-        a_number = result.numel() == 1 and operation_name(op) in ALIASES
+        a_number = result.numel() == 1 and operation_name(op) in ALIASES and op != "aten.view.dtype"
         if result.dtype not in (self.dtype, torch.bool) and not a_number:
             raise LoweringError(
                 f"{self.label}.dynamics cannot be lowered: {op} {where} gives {result.dtype} where x is {self.dtype}; "
