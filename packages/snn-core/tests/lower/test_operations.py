@@ -20,7 +20,7 @@ ARITHMETIC: Dict[str, Function] = {
     "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
     "powers": lambda a, b: a**2 + a**3 + b**-1 + b**-2 + b.reciprocal() + a**1 + a**0,
     "rounding": lambda a, b: a + a.floor() + a.ceil() + a.trunc() + a.round(),
-    "signs": lambda a, b: a.sign() * b + a.abs() - (-a),
+    "signs": lambda a, b: a.sign() * b + a.abs() - (-a) + a.sgn(),
     "clamps": lambda a, b: a.clamp(-0.5, 0.5) + a.clamp(min=0.1) + a.clamp(max=0.2) + torch.clamp(a, min=-b, max=b),
     "extremes": lambda a, b: torch.minimum(a, b) + torch.maximum(a, b) * 2,
     "rectifiers": lambda a, b: torch.relu(a) + F.leaky_relu(a, 0.2) + F.hardtanh(a) + F.relu6(a),

@@ -223,6 +223,7 @@ TRANSLATIONS: Dict[str, Translation] = {
     "bitwise_xor": _xor,
     "heaviside": lambda e, x, at: e.where(e("eq", x, 0), at, e.where(e("gt", x, 0), 1, 0)),
     "_to_copy": _to_copy,
+    "to": _to_copy,  # where torch makes a tensor of its lazy zeros
     "copy": _copy,
     "fill": _copy,
     "zero": lambda e, _: e("add", 0, 0),
@@ -243,6 +244,7 @@ TRANSLATIONS: Dict[str, Translation] = {
     "ones_like": lambda e, *_, **__: e("add", 1, 0),
     "full_like": lambda e, x, value, **__: e("add", value, 0),
     "zeros": lambda e, *_, **__: e("add", 0, 0),
+    "_efficientzerotensor": lambda e, *_, **__: e("add", 0, 0),
     "ones": lambda e, *_, **__: e("add", 1, 0),
     "new_zeros": lambda e, *_, **__: e("add", 0, 0),
     "new_ones": lambda e, *_, **__: e("add", 1, 0),
