@@ -59,7 +59,14 @@ def kept(x: Tensor, mem: Tensor, b: Tensor) -> Tensor:
     return still + mem
 
 
+def number(x: Tensor, mem: Tensor, b: Tensor) -> Tensor:
+    half = torch.tensor(0.5, dtype=x.dtype)
+    half.mul_(3)
+    return mem * half
+
+
 WRITTEN = {
+    "a number": number,
     "copied": lambda x, mem, b: mem.copy_(x * 2),
     "a coefficient copied": lambda x, mem, b: mem.copy_(b),
     "a number copied": lambda x, mem, b: mem.copy_(torch.tensor(0.5, dtype=torch.float64)),

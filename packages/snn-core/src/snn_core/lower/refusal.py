@@ -5,8 +5,9 @@ import os
 import sys
 import sysconfig
 import traceback
+from functools import lru_cache
 from types import CodeType, FrameType
-from typing import Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 
@@ -62,12 +63,13 @@ def place_of_caller(end: CodeType, skipped: Tuple[str, ...] = _SKIPPED) -> Optio
     skipped: how the names of files begin whose lines do not count: torch's and this package's. Lines of Python's own
     library and of numpy do not count either, and those of an installed one where the user's own are none.
     """
-    frame: Optional[FrameType] = sys._getframe(1)
-    frames = []
+    return _users(_frames(sys._getframe(1), end), skipped)
+
+
+def _frames(frame: Optional[FrameType], end: CodeType) -> Iterator[Tuple[FrameType, int]]:
     while frame is not None and frame.f_code is not end:
-        frames.append((frame, frame.f_lineno))
+        yield frame, frame.f_lineno
         frame = frame.f_back
-    return _users(frames, skipped)
 
 
 def place_of_error(error: BaseException, end: CodeType) -> Optional[Place]:
@@ -80,15 +82,25 @@ def place_of_error(error: BaseException, end: CodeType) -> Optional[Place]:
 def _users(frames: Iterable[Tuple[FrameType, int]], skipped: Tuple[str, ...]) -> Optional[Place]:
     installed: Optional[Place] = None
     for frame, line in frames:
-        name = frame.f_code.co_filename
-        if name.startswith(skipped) or name.startswith("<"):
-            continue
-        within = next((folder for folder in _INSTALLED if folder in name), None)
-        if within is None and not name.startswith((*_PYTHON, _PACKAGE)):
-            return Place(name, line)
-        if name.startswith(_PACKAGE) or (within is not None and f"{within}numpy{os.sep}" not in name):
-            installed = installed or Place(name, line)
+        whose = _owner(frame.f_code.co_filename, skipped)
+        if whose == "user":
+            return Place(frame.f_code.co_filename, line)
+        if whose == "installed" and installed is None:
+            installed = Place(frame.f_code.co_filename, line)
     return installed
+
+
+@lru_cache(maxsize=None)
+def _owner(file: str, skipped: Tuple[str, ...]) -> str:
+    """Whose lines a file has: "user", "installed" or, where they do not count, "nobody"."""
+    if file.startswith((*skipped, "<")):
+        return "nobody"
+    folder = next((folder for folder in _INSTALLED if folder in file), None)
+    if file.startswith(_PACKAGE):
+        return "installed"
+    if folder is None:
+        return "nobody" if file.startswith(_PYTHON) else "user"
+    return "nobody" if f"{folder}numpy{os.sep}" in file else "installed"
 
 
 _REDUCTIONS = "mean sum prod amax amin max min argmax argmin var std norm logsumexp _softmax cumsum median any all"

@@ -192,7 +192,8 @@ class _Watch(TorchDispatchMode):
             return type(value)(map(self.known, value)) if type(value) in (list, tuple) else value
         if not isinstance(value, Tensor):
             return value
-        return self._slots.get(id(value)) or Foreign(value)
+        # a number is kept as it is now: the step may write over it
+        return self._slots.get(id(value)) or Foreign(value.clone() if value.numel() == 1 else value)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
