@@ -208,11 +208,11 @@ class _Watch(TorchDispatchMode):
             raise refused_operation(self.label, op, place)
         if not self.in_gradient and not self.asked.within_torch and name not in ALIASES:
             where = f" at {place}" if place is not None else ""
-            self.unseen = LoweringError(
-                f"{self.label}.dynamics cannot be lowered: {op}{where} comes from TorchScript or an extension, whose "
-                "branches cannot be seen; write it in plain torch",
-                place,
-            )
+            source, remedy = "TorchScript or an extension, whose branches cannot be seen", "write it in plain torch"
+            if name == "copy_":  # torch 2.0 shows no assignment by index
+                source, remedy = f"an assignment by index, or {source}", f"write a.copy_(b) for a[...] = b, or {remedy}"
+            said = f"{self.label}.dynamics cannot be lowered: {op}{where} comes from {source}; {remedy}"
+            self.unseen = LoweringError(said, place)
         return self._record(func, op, args, kwargs, place)
 
     def _record(self, func: Any, op: str, args: Any, kwargs: Any, place: Optional[Place]) -> Any:
