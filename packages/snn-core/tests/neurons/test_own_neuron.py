@@ -142,3 +142,22 @@ def test_a_step_is_computed_in_its_inputs_type_whatever_its_coefficients_and_sta
         by_hand = kept * by_hand + (1 - kept) * gain * current
     assert mem.dtype == dtype
     assert torch.equal(out[-1], by_hand)
+
+
+class Doubled(Leak):
+    """A start in float64, whatever the input is."""
+
+    def initial(self, x: Tensor, c: Dict[str, Tensor]) -> State:
+        return (torch.full(x.shape, 0.1, dtype=torch.float64),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_state_at_rest_comes_to_a_step_in_the_type_of_its_input(dtype: torch.dtype) -> None:
+    x = torch.full((3, 2, 4), 0.25, dtype=dtype)
+    out, (mem,), traces = Doubled().run(x, wanted=("mem",))
+    assert (out.dtype, mem.dtype, traces["mem"].dtype) == (dtype, torch.float32, torch.float32)
+    start = torch.full((2, 4), 0.1)
+    assert torch.equal(
+        Recurrent(Doubled(), nn.Identity()).run(x)[1][0],
+        Recurrent(Leak(), nn.Identity()).run(x, (torch.zeros(2, 4), start))[1][0],
+    )

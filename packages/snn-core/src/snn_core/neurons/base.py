@@ -132,7 +132,7 @@ def unroll_reference(
     inputs = x.unbind(0) if steps is None else (widen(x),) * count
     first = widen(inputs[0])
     c = neuron.aligned_coefficients(first)
-    state = neuron.initial(first, c) if state is None else checked_state(neuron, state, first)
+    state = starting_state(neuron, state, first, c)
     outs: List[Tensor] = []
     traces: Mapping[str, List[Tensor]] = {name: [] for name in wanted}
     for x_t in inputs:
@@ -208,6 +208,13 @@ def checked_state(layer: Temporal, state: State, x: Tensor) -> State:
                 "the batch sizes must agree: pass state=None to start at rest"
             )
     return tuple(_typed(tensor, x) for tensor in state)
+
+
+def starting_state(neuron: Neuron, state: Optional[State], x: Tensor, c: Coefficients) -> State:
+    """What a run starts from, in the type of a step's input x `[B, ...]`: a state from outside, or rest."""
+    if state is not None:
+        return checked_state(neuron, state, x)
+    return tuple(_typed(tensor, x) for tensor in neuron.initial(x, c))
 
 
 def _dtype_of(value: object) -> torch.dtype:
