@@ -250,6 +250,34 @@ def test_training_keeps_one_tensor_for_each_element_and_step() -> None:
     assert sum(kept.values()) <= x.numel() * 4 * (1 + 2 / SPAN) + 4 * (36 + 3 * 18 + 8)
 
 
+def test_a_state_at_rest_and_coefficients_by_channel_are_not_kept_for_each_sample() -> None:
+    neurons = 64
+    _, looped = pair(lambda: Recurrent(snn.LIF([0.9] * neurons, learn_beta=True), nn.Linear(neurons, neurons)))
+    x = currents((4, 32, neurons)).requires_grad_()
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        looped(x)
+    weights = neurons * (neurons + 1)
+    # what the neurons got, the weights themselves, and coefficients as rows of all channels
+    assert sum(kept.values()) <= 4 * (x.numel() + weights + 3 * neurons) + 8 * 8
+
+
+def test_an_initial_state_comes_in_the_type_of_the_input() -> None:
+    class Doubled(snn.LIF):
+        def initial(self, x: Tensor, c: Any) -> Any:
+            return (torch.full(x.shape, 0.1, dtype=torch.float64),)
+
+    reference, looped = pair(lambda: Recurrent(Doubled(0.3), nn.Linear(6, 6)))
+    x = currents((STEPS, 3, 6))
+    require_equal(everything(looped, x), everything(reference, x))
+    assert reference.run(x)[1][1].dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     "connection",
     [nn.Sequential(nn.Linear(4, 4)), nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"), snn.OneToOne(4)],

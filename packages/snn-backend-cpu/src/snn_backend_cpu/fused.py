@@ -1,35 +1,36 @@
 """Running a neuron over time by its fused kernels: what a program gives its neurons as `runner`."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snn_backend_cpu.lanes import lanes, or_zeros, smallest, spread, summed, written
 from snn_backend_cpu.printing import Layout
+from snn_backend_cpu.reaching import reach_of
 from snn_backend_cpu.step_kernels import StepKernels, span_of
 from snn_backend_cpu.threads import memory
 from snn_core.lower import LoweringError, lower
-from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, checked_state, widen
+from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, starting_state, widen
 
-__all__ = ["Fused", "Kernels", "lanes"]
+__all__ = ["Fused", "Kernels"]
 
 
 class Kernels:
     """A neuron's kernels by the type in which it is computed, each lowered when it is first needed."""
 
     def __init__(self, neuron: Neuron, dtype: torch.dtype) -> None:
-        self._by_dtype = {dtype: StepKernels(lower(neuron, dtype))}
+        self._by_dtype = {dtype: StepKernels(lower(neuron, dtype), reach_of(neuron, dtype))}
 
-    def of(self, neuron: Neuron, first: Tensor, state: State, c: Coefficients) -> StepKernels:
-        """The kernels for one step's widened input, a state and coefficients: of the widest type of input and state.
+    def of(self, neuron: Neuron, first: Tensor, c: Coefficients) -> StepKernels:
+        """The kernels for one step's widened input and coefficients.
 
         Raises LoweringError for other coefficients than were lowered.
         """
-        dtype = functools.reduce(torch.promote_types, (t.dtype for t in (first, *state)))
+        dtype = first.dtype
         if dtype not in self._by_dtype:
-            self._by_dtype[dtype] = StepKernels(lower(neuron, dtype))
+            self._by_dtype[dtype] = StepKernels(lower(neuron, dtype), reach_of(neuron, dtype))
         kernels = self._by_dtype[dtype]
         if set(c) != set(kernels.lowered.coefficients):
             raise LoweringError(
@@ -38,16 +39,6 @@ class Kernels:
                 "in training and in evaluation"
             )
         return kernels
-
-
-def lanes(value: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
-    """A coefficient as a kernel takes it: one number, or one for each value of a step's input."""
-    return _flat((value if value.numel() == 1 else value.expand_as(first)).to(dtype))
-
-
-def _flat(value: Tensor) -> Tensor:
-    """All numbers in order, one next to the other: what `reshape(-1)` gives alone may have gaps."""
-    return value.contiguous().view(-1)
 
 
 class Fused:
@@ -62,43 +53,41 @@ class Fused:
         count = neuron.check_input(x, steps)
         first = widen(x if steps is not None else x[0])
         c = neuron.aligned_coefficients(first)
-        state = neuron.initial(first, c) if state is None else checked_state(neuron, state, first)
-        kernels = self._kernels.of(neuron, first, state, c)
+        state = starting_state(neuron, state, first, c)
+        kernels = self._kernels.of(neuron, first, c)
         names, dtype = kernels.lowered.coefficients, kernels.lowered.dtype
-        halved = x.dtype in (torch.bfloat16, torch.float16) and dtype == torch.float32
         layout = Layout(
             static=steps is not None,
             vectors=tuple(name for name in names if c[name].numel() > 1),
             recorded=tuple(name for name in neuron.states if name in wanted),
-            stored=str(x.dtype).replace("torch.", "") if halved else "float",
+            stored="float" if x.dtype == dtype else str(x.dtype).replace("torch.", ""),
         )
-        flat = [_flat(x if halved else x.to(dtype)), *(_flat(s.expand_as(first).to(dtype)) for s in state)]
-        results = _unroll(kernels, count, layout, [*flat, *(lanes(c[name], first, dtype) for name in names)])
-        shape = tuple(first.shape)
-        last = tuple(t.reshape(shape) for t in results[1 : 1 + len(state)])
-        recorded = [t.reshape(count, *shape) for t in results[1 + len(state) :]]
+        given = [x.contiguous(), *(s.expand_as(first).to(dtype) for s in state), *(c[name].to(dtype) for name in names)]
+        out, *others = _unroll(kernels, count, layout, given)
+        last, recorded = others[: len(state)], others[len(state) :]
         traces = dict(zip(layout.recorded, recorded, strict=True))
-        return results[0].reshape(count, *shape).to(x.dtype), last, {name: traces[name] for name in wanted}
+        return out, tuple(last), {name: traces[name] for name in wanted}
 
 
-def _unroll(kernels: StepKernels, steps: int, layout: Layout, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    if torch.is_grad_enabled() and any(t.requires_grad for t in flat):
-        return _Unrolled.apply(kernels, steps, layout, *flat)
-    return _forward(kernels, steps, layout, flat, 0)[0]
+def _unroll(kernels: StepKernels, steps: int, layout: Layout, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        return _Unrolled.apply(kernels, steps, layout, *given)
+    return _forward(kernels, steps, layout, given, 0)[0]
 
 
 def _forward(
-    kernels: StepKernels, steps: int, layout: Layout, flat: Sequence[Tensor], span: int
+    kernels: StepKernels, steps: int, layout: Layout, given: Sequence[Tensor], span: int
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    states = len(kernels.lowered.states)
-    x, rest, c = flat[0], flat[1 : 1 + states], flat[1 + states :]
-    width = x.numel() if layout.static else x.numel() // steps
-    dtype = kernels.lowered.dtype
-    out = x.new_empty(steps * width)
-    last = [s.clone() for s in rest]
-    traces = [x.new_empty(steps * width, dtype=dtype) for _ in layout.recorded]
-    kept = [x.new_empty((steps - 1) // span * width, dtype=dtype) for _ in rest] if span else []
-    kernels.forward(layout, steps, width, [*map(memory, (x, out, *last, *traces, *kept, *c))], span)
+    """The output, the last state and the recorded states; and the state of every `span`-th step, 0 keeping none."""
+    states, dtype = len(kernels.lowered.states), kernels.lowered.dtype
+    x, state, c = given[0], given[1 : 1 + states], given[1 + states :]
+    shape = x.shape if layout.static else x.shape[1:]
+    out = x.new_empty((steps, *shape))
+    last = [s.clone(memory_format=torch.contiguous_format) for s in state]
+    traces = [x.new_empty((steps, *shape), dtype=dtype) for _ in layout.recorded]
+    kept = [x.new_empty(((steps - 1) // span, *shape), dtype=dtype) for _ in state] if span else []
+    arrays = (x, out, *last, *traces, *kept, *(lanes(value, shape) for value in c))
+    kernels.forward(layout, steps, shape.numel(), [*map(memory, arrays)], span)
     return (out, *last, *traces), kept
 
 
@@ -106,34 +95,56 @@ class _Unrolled(torch.autograd.Function):
     """All steps of a neuron: one kernel forward, one backward. Keeps x, the coefficients and every span's state."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: StepKernels, steps: int, layout: Layout, *flat: Tensor) -> tuple[Tensor, ...]:
-        span = span_of(steps)
-        results, kept = _forward(kernels, steps, layout, flat, span)
-        lowered = kernels.lowered
-        needed = ctx.needs_input_grad[3:]
-        learnt = [name for name, need in zip(lowered.coefficients, needed[1 + len(lowered.states) :]) if need]
-        ctx.kernels, ctx.steps, ctx.span = kernels, steps, span
-        ctx.layout = layout.learning(("x",) * needed[0] + tuple(learnt))
-        ctx.save_for_backward(*flat, *kept)
+    def forward(ctx: Any, kernels: StepKernels, steps: int, layout: Layout, *given: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        span, states = span_of(steps), len(kernels.lowered.states)
+        results, kept = _forward(kernels, steps, layout, given, span)
+        ctx.kernels, ctx.steps, ctx.layout, ctx.span = kernels, steps, layout, span
+        x, state, c = given[0], given[1 : 1 + states], given[1 + states :]
+        ctx.save_for_backward(x, *map(smallest, state), *c, *kept)
         return results
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        lowered, layout, steps = ctx.kernels.lowered, ctx.layout, ctx.steps
-        states, names = len(lowered.states), lowered.coefficients
-        x, *saved = ctx.saved_tensors  # once: a checkpointed forward gives them only once
-        rest, c, kept = saved[:states], saved[states : states + len(names)], saved[states + len(names) :]
-        width = x.numel() if layout.static else x.numel() // steps
-        dout, dlast, dtraces = cotangents[0], cotangents[1 : 1 + states], cotangents[1 + states :]
-        dx = [x.new_zeros(width, dtype=lowered.dtype) if layout.static else torch.empty_like(x)]
-        dx = dx if "x" in layout.learnt else []
-        carried = [d.clone() for d in dlast]
-        sums = {name: x.new_zeros(width, dtype=lowered.dtype) for name in names if name in layout.learnt}
-        shared = [x, dout.contiguous(), *rest, *kept, *c, *(d.contiguous() for d in dtraces), *dx, *carried]
-        ctx.kernels.backward(layout, steps, width, [*map(memory, (*shared, *sums.values()))], ctx.span)
-        by_coefficient = [
-            None if name not in sums else sums[name] if name in layout.vectors else sums[name].sum().reshape(1)
-            for name in names
-        ]
-        return (None, None, None, *(dx or (None,)), *carried, *by_coefficient)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        lowered = ctx.kernels.lowered
+        names = ("x", *(f"state.{name}" for name in lowered.states), *(f"c.{name}" for name in lowered.coefficients))
+        needed = {name for name, need in zip(names, ctx.needs_input_grad[3:], strict=True) if need}
+        wanted = needed & _reached(ctx, cotangents)
+        found = _gradients(ctx, cotangents, wanted) if wanted else {}
+        return (None, None, None, *(found[name] if name in wanted else None for name in names))
+
+
+def _reached(ctx: Any, cotangents: Sequence[Tensor | None]) -> frozenset[str]:
+    """The inputs that these gradients come to, as autograd would tell."""
+    there = [d is not None for d in cotangents]
+    states, recorded = ctx.kernels.lowered.states, ctx.layout.recorded
+    last = [f"state.{name}" for name, present in zip(states, there[1:]) if present]
+    every = [f"state.{name}" for name, present in zip(recorded, there[1 + len(states) :], strict=True) if present]
+    return ctx.kernels.reach.over(ctx.steps, ["out", *every] if there[0] else every, last)
+
+
+def _gradients(ctx: Any, cotangents: Sequence[Tensor | None], wanted: set[str]) -> dict[str, Tensor]:
+    """Go back over all steps, for the gradients that are wanted and those of the first state."""
+    lowered, steps = ctx.kernels.lowered, ctx.steps
+    states, names = len(lowered.states), lowered.coefficients
+    x, *saved = ctx.saved_tensors  # once: a checkpointed forward gives them only once
+    state, c, kept = saved[:states], saved[states : states + len(names)], saved[states + len(names) :]
+    shape = x.shape if ctx.layout.static else x.shape[1:]
+    learnt = [name for name in names if f"c.{name}" in wanted]
+    layout = ctx.layout.learning((*(["x"] if "x" in wanted else []), *learnt))
+    like, whole = x.new_empty(0, dtype=lowered.dtype), (steps, *shape)
+    dout = or_zeros(cotangents[0], x, whole)
+    carried = [written(d, like, shape) for d in cotangents[1 : 1 + states]]
+    dtraces = [or_zeros(d, like, whole) for d in cotangents[1 + states :]]
+    dx = [like.new_zeros(shape) if layout.static else torch.empty_like(x)] if "x" in wanted else []
+    sums = [like.new_zeros(shape) for _ in learnt]
+    arrays = [x, dout, *(spread(s, shape) for s in state), *kept, *(lanes(value, shape) for value in c)]
+    arrays += [*dtraces, *dx, *carried, *sums]
+    ctx.kernels.backward(layout, steps, shape.numel(), [*map(memory, arrays)], ctx.span)
+    given = dict(zip(names, c, strict=True))
+    return {
+        **dict(zip(["x"] if dx else [], dx)),
+        **{f"state.{name}": d for name, d in zip(lowered.states, carried, strict=True)},
+        **{f"c.{name}": summed(total, given[name]) for name, total in zip(learnt, sums, strict=True)},
+    }

@@ -7,12 +7,12 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from snn_backend_cpu.fused import Kernels, lanes
+from snn_backend_cpu.fused import Kernels
 from snn_backend_cpu.loop import Loop, Tensors
 from snn_backend_cpu.printing import Layout
 from snn_backend_cpu.products import is_plain, obeys_hooks, product_dtype, product_of
 from snn_core.neurons import Recurrent
-from snn_core.neurons.base import Neuron, State, Unrolled, checked_state, unroll_reference, widen
+from snn_core.neurons.base import Neuron, State, Unrolled, starting_state, unroll_reference, widen
 
 __all__ = ["Looped", "can_be_looped"]
 
@@ -44,20 +44,20 @@ class Looped:
         wide = widen(x)
         first = wide if steps is not None else wide[0]
         c = neuron.aligned_coefficients(first)
-        state = neuron.initial(first, c) if state is None else checked_state(neuron, state, first)
-        kernels = self._kernels.of(inner, first, state, c)
+        state = starting_state(neuron, state, first, c)
+        kernels = self._kernels.of(inner, first, c)
         names, dtype = kernels.lowered.coefficients, kernels.lowered.dtype
         layout = Layout(
             static=False,
             vectors=tuple(name for name in names if c[name].numel() > 1),
             recorded=tuple(name for name in inner.states if name in wanted),
         )
-        sent, *rest = (s.expand_as(first).to(dtype).contiguous() for s in state)
+        sent, *rest = (s.expand_as(first).to(dtype) for s in state)
         weights = [w for w in (connection.weight, connection.bias) if w is not None]
-        given = Tensors(wide.to(dtype), sent, rest, weights, [lanes(c[name], first, dtype) for name in names])
+        given = Tensors(wide, sent, rest, weights, [c[name].to(dtype) for name in names])
         multiplied = product_dtype(connection)
         loop = Loop(kernels, layout, product_of(connection), multiplied, count, static=steps is not None)
-        out, *others = loop.run(given)
+        out, last_sent, *others = loop.run(given)
         taps = connection._forward_hooks.values()
         # the caller may write over the output; what else holds its values gets a copy
         spk = out.clone() if taps or "spk" in wanted else out
@@ -66,4 +66,4 @@ class Looped:
             for sent_before in (sent, *spk.unbind(0)[:-1]):
                 # as if it had been called; a tap asks the output for its shape alone, which is the input's
                 tap(connection, (sent_before.to(connection.weight.dtype),), {}, sent_before)
-        return out.to(x.dtype), (out[-1].clone(), *others[: len(rest)]), {name: traces[name] for name in wanted}
+        return out.to(x.dtype), (last_sent, *others[: len(rest)]), {name: traces[name] for name in wanted}

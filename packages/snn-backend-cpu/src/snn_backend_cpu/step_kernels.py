@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from snn_backend_cpu.kernels import Kernel, compiled
 from snn_backend_cpu.printing import Layout, backward_source, forward_source
+from snn_backend_cpu.reaching import Reach
 from snn_backend_cpu.threads import Array, Scratch, run
 from snn_core.lower import Lowered
 
@@ -20,10 +21,13 @@ def span_of(steps: int) -> int:
 
 
 class StepKernels:
-    """Runs a lowered step over time, forward and backward, on flat arrays whose order `printing` tells."""
+    """Runs a lowered step over time, forward and backward, on flat arrays whose order `printing` tells.
 
-    def __init__(self, lowered: Lowered) -> None:
-        self.lowered = lowered
+    reach: which gradients a step has.
+    """
+
+    def __init__(self, lowered: Lowered, reach: Reach) -> None:
+        self.lowered, self.reach = lowered, reach
         self._kind = str(lowered.dtype).replace("torch.", "")
         self._forward: dict[tuple[Layout, bool], Kernel] = {}
         self._backward: dict[Layout, tuple[Kernel, Scratch]] = {}

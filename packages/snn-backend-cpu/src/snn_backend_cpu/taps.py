@@ -98,13 +98,16 @@ class _Filtered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, weight)
+        ctx.set_materialize_grads(False)
         h = inputs.new_empty((len(inputs) - len(weight) + 1, *inputs.shape[1:]))
         _run(FORWARD, len(weight), h, inputs, weight, h)
         return h
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, dh: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if dh is None:  # its layer's output depends on nothing here
+            return None, None
         inputs, weight = ctx.saved_tensors
         dh = dh.contiguous()
         dinputs = dweight = None
