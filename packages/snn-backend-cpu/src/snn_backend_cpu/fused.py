@@ -1,11 +1,15 @@
 """Running a neuron over time by its fused kernels: what a program gives its neurons as `runner`."""
 
+import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
+from snn_backend_cpu.attributes import changed, fingerprint
 from snn_backend_cpu.lanes import lanes, or_zeros, smallest, spread, summed, written
 from snn_backend_cpu.printing import Layout
 from snn_backend_cpu.reaching import reach_of
@@ -13,25 +17,43 @@ from snn_backend_cpu.step_kernels import StepKernels, span_of
 from snn_backend_cpu.threads import memory
 from snn_core.lower import LoweringError, lower
 from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, starting_state, widen
+from snn_core.surrogate import spike_reference, spikes_by
 
 __all__ = ["Fused", "Kernels"]
 
+_KEPT = 16
+"""Lowered steps of a neuron that are kept at most."""
+
+_OFTEN = 10
+"""Calls in a row that lower a step anew, before it is said."""
+
 
 class Kernels:
-    """A neuron's kernels by the type in which it is computed, each lowered when it is first needed."""
+    """A neuron's kernels by the type in which it is computed and by its attributes, each lowered when first needed."""
 
     def __init__(self, neuron: Neuron, dtype: torch.dtype) -> None:
-        self._by_dtype = {dtype: StepKernels(lower(neuron, dtype), reach_of(neuron, dtype))}
+        self._last = dtype, fingerprint(neuron)
+        self._made = OrderedDict({self._last: _lowered(neuron, dtype)})
+        self._in_a_row = 0
 
     def of(self, neuron: Neuron, first: Tensor, c: Coefficients) -> StepKernels:
-        """The kernels for one step's widened input and coefficients.
+        """The kernels for one step's widened input and coefficients, and for the neuron's attributes as they are now.
 
-        Raises LoweringError for other coefficients than were lowered.
+        Raises LoweringError for other coefficients than were lowered, and for attributes with which no kernel can be
+        made.
         """
-        dtype = first.dtype
-        if dtype not in self._by_dtype:
-            self._by_dtype[dtype] = StepKernels(lower(neuron, dtype), reach_of(neuron, dtype))
-        kernels = self._by_dtype[dtype]
+        key = first.dtype, fingerprint(neuron)
+        kernels = self._made.get(key)
+        if kernels is None:
+            kernels = self._made[key] = _lowered(neuron, first.dtype)
+            self._say_if_often(neuron, key)
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        else:
+            self._in_a_row = 0
+            if key != self._last:
+                self._made.move_to_end(key)
+        self._last = key
         if set(c) != set(kernels.lowered.coefficients):
             raise LoweringError(
                 f"{type(neuron).__name__}.coefficients() gives {sorted(c)}, and gave "
@@ -39,6 +61,27 @@ class Kernels:
                 "in training and in evaluation"
             )
         return kernels
+
+    def _say_if_often(self, neuron: Neuron, key: "tuple[torch.dtype, tuple[Any, ...]]") -> None:
+        self._in_a_row += 1
+        if self._in_a_row == _OFTEN:
+            names = ", ".join(changed(self._last[1], key[1]))
+            warnings.warn(
+                f"{type(neuron).__name__} has had another value of {names} at each of {_OFTEN} calls, and its step is "
+                "lowered and compiled anew for each; return what changes as a tensor from coefficients(), and keep "
+                "what the step does not read out of the neuron",
+                stacklevel=3,
+            )
+
+
+def _lowered(neuron: Neuron, dtype: torch.dtype) -> StepKernels:
+    # apart from the run that may be going on: its checkpoints count tensors, and it has spikes by kernels of their own
+    with torch.inference_mode(False), saved_tensors_hooks(_as_it_is, _as_it_is), spikes_by(spike_reference):
+        return StepKernels(lower(neuron, dtype), reach_of(neuron, dtype))
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class Fused:
