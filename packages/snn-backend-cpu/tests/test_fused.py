@@ -13,6 +13,7 @@ import snn_core as snn
 from snn_backend_cpu.fused import Fused
 from snn_backend_cpu.step_kernels import SPAN
 from snn_backend_cpu.threads import PIECE
+from snn_core.errors import Unsupported
 from snn_core.lower import LoweringError, lower
 from snn_core.neurons import LIF, Neuron
 from snn_core.surrogate import Sigmoid, spike
@@ -238,6 +239,15 @@ def test_a_state_that_does_not_change_along_an_axis_is_started_from_again(axis: 
         start = start.narrow(axis, 0, 1).expand(3, 4, 5).contiguous()
     x = currents((4, 3, 4, 5))
     require_equal(everything(fused, x, (start,)), everything(reference, x, (start,)), exact=True)
+
+
+def test_writing_over_the_input_afterwards_is_an_error_that_names_the_neuron_and_the_remedy() -> None:
+    _, fused = pair(LIF(0.9))
+    h = 2 * currents((STEPS, 3, 4)).requires_grad_()
+    z = fused(h)
+    h += z
+    with pytest.raises(Unsupported, match=r"LIF .*write h = h \+ z instead of h \+= z"):
+        h.sum().backward()
 
 
 class Doubled(Neuron):

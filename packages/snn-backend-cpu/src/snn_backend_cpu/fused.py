@@ -15,6 +15,7 @@ from snn_backend_cpu.printing import Layout
 from snn_backend_cpu.reaching import reach_of
 from snn_backend_cpu.step_kernels import StepKernels, span_of
 from snn_backend_cpu.threads import memory
+from snn_core.errors import Unsupported
 from snn_core.lower import LoweringError, lower
 from snn_core.neurons.base import Coefficients, Neuron, State, Unrolled, starting_state, widen
 from snn_core.surrogate import spike_reference, spikes_by
@@ -171,7 +172,7 @@ def _gradients(ctx: Any, cotangents: Sequence[Tensor | None], wanted: set[str]) 
     """Go back over all steps, for the gradients that are wanted and those of the first state."""
     lowered, steps = ctx.kernels.lowered, ctx.steps
     states, names = len(lowered.states), lowered.coefficients
-    x, *saved = ctx.saved_tensors  # once: a checkpointed forward gives them only once
+    x, *saved = _saved(ctx)
     state, c, kept = saved[:states], saved[states : states + len(names)], saved[states + len(names) :]
     shape = x.shape if ctx.layout.static else x.shape[1:]
     learnt = [name for name in names if f"c.{name}" in wanted]
@@ -191,3 +192,16 @@ def _gradients(ctx: Any, cotangents: Sequence[Tensor | None], wanted: set[str]) 
         **{f"state.{name}": d for name, d in zip(lowered.states, carried, strict=True)},
         **{f"c.{name}": summed(total, given[name]) for name, total in zip(learnt, sums, strict=True)},
     }
+
+
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
+    """What forward kept; once, since a checkpointed forward gives it only once."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as exc:
+        if "modified by an inplace operation" not in str(exc):
+            raise
+        raise Unsupported(
+            f"{ctx.kernels.lowered.neuron} keeps its input for backward, and the model wrote over that (or over a "
+            "state or coefficient of it) after the call: write h = h + z instead of h += z"
+        ) from exc
