@@ -1,13 +1,15 @@
 """Kernels on disk: compiled once, read by the next process, and never in the way."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from snn_backend_cpu.kernels import cache_folder
+from snn_backend_cpu.kernels import cache_folder, compiled
 
 PROGRAM = """
 import sys, torch, numba
@@ -63,6 +65,26 @@ def test_a_folder_that_is_not_kept_is_removed_and_said_once(tmp_path: Path) -> N
     assert (same, existed) == ("True", "True")
     assert not Path(folder).exists()
     assert done.stderr.count("set SNN_CACHE_DIR") == 1
+
+
+ADDING = """
+def kernel(steps, width, start, stop, piece, span, x):
+    for i in range(start, stop):
+        x[i] += np.float32({number})
+"""
+
+
+def test_a_process_holds_a_bounded_number_of_kernels_and_reads_a_dropped_one_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert compiled.cache_info().maxsize is not None
+    monkeypatch.setenv("SNN_CACHE_DIR", str(tmp_path))
+    of_two = functools.lru_cache(maxsize=2)(compiled.__wrapped__)
+    for number in (1, 2, 3, 1):
+        x = np.zeros(4, np.float32)
+        of_two("import numpy as np\n" + ADDING.format(number=number), ("float32",))(1, 4, 0, 4, 4, 1, x)
+        assert x.tolist() == [number] * 4
+    assert len(list(tmp_path.glob("kernel_*.py"))) == 3
 
 
 def homeless() -> Path:

@@ -69,7 +69,7 @@ def _stamp() -> bytes:
     return b"".join([*parts, numba.__version__.encode()])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=512)  # an annealed number makes another source for each value
 def compiled(source: str, kinds: tuple[str, ...]) -> Kernel:
     """The function `kernel` of a source. kinds: the type of each array argument, "float32", "float64", "uint8" or
     "int16", the bits of a number in half precision.
