@@ -526,6 +526,8 @@ CLEAN = [
 ]  # fmt: skip
 
 
+# newer torch gives TorchScript up
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("marker", [*VIOLATIONS, *WARNINGS])
 def test_a_violation_is_found_in_its_file_at_its_line(marker: str) -> None:
     rule, model = {**VIOLATIONS, **WARNINGS}[marker]
@@ -535,6 +537,8 @@ def test_a_violation_is_found_in_its_file_at_its_line(marker: str) -> None:
     assert found[0].remedy
 
 
+# newer torch gives TorchScript up
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("marker", [*VIOLATIONS, *WARNINGS])
 def test_a_violation_is_blamed_on_no_other_line(marker: str) -> None:
     _, model = {**VIOLATIONS, **WARNINGS}[marker]
