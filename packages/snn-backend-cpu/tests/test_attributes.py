@@ -217,7 +217,7 @@ def test_looking_at_attributes_takes_no_time() -> None:
         for _ in range(50):
             hash(fingerprint(neuron))
         found.append((perf_counter() - start) / 50)
-    assert min(found) < 20e-6, min(found)
+    assert min(found) < 100e-6, min(found)  # about 8 on the machine of the benchmarks
 
 
 class Annealed(nn.Module):
