@@ -235,9 +235,8 @@ def test_writing_over_its_output_is_as_good_as_in_the_reference(wanted: tuple[st
     require_equal(found[1], found[0])
 
 
-def test_training_keeps_one_tensor_for_each_element_and_step() -> None:
-    _, looped = pair(CASES["Synaptic, no bias"][0])
-    x = currents((256, 3, 6)).requires_grad_()
+def kept_by(neuron: Any, x: Tensor) -> int:
+    """The bytes that autograd keeps of a run, each memory counted once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -245,26 +244,24 @@ def test_training_keeps_one_tensor_for_each_element_and_step() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        looped(x)
+        neuron(x)
+    return sum(kept.values())
+
+
+def test_training_keeps_one_tensor_for_each_element_and_step() -> None:
+    _, looped = pair(CASES["Synaptic, no bias"][0])
+    x = currents((256, 3, 6)).requires_grad_()
     # the neurons' input, two states at every span, and what does not grow with time
-    assert sum(kept.values()) <= x.numel() * 4 * (1 + 2 / SPAN) + 4 * (36 + 3 * 18 + 8)
+    assert kept_by(looped, x) <= x.numel() * 4 * (1 + 2 / SPAN) + 4 * (36 + 3 * 18 + 8)
 
 
 def test_a_state_at_rest_and_coefficients_by_channel_are_not_kept_for_each_sample() -> None:
     neurons = 64
     _, looped = pair(lambda: Recurrent(snn.LIF([0.9] * neurons, learn_beta=True), nn.Linear(neurons, neurons)))
     x = currents((4, 32, neurons)).requires_grad_()
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        looped(x)
     weights = neurons * (neurons + 1)
     # what the neurons got, the weights themselves, and coefficients as rows of all channels
-    assert sum(kept.values()) <= 4 * (x.numel() + weights + 3 * neurons) + 8 * 8
+    assert kept_by(looped, x) <= 4 * (x.numel() + weights + 3 * neurons) + 8 * 8
 
 
 def test_an_initial_state_comes_in_the_type_of_the_input() -> None:
